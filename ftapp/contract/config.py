@@ -1,0 +1,295 @@
+"""What a job is: the run's config and the publication's config, each value declared once for every face and worker."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from ftapp.contract.base import Contract
+from ftapp.contract.errors import ConfigError
+
+Auto = Literal["auto"]
+
+BASIC: dict[str, Any] = {"level": "basic"}
+ADVANCED: dict[str, Any] = {"level": "advanced"}
+
+
+def _no_surrounding_space(text: str) -> str:
+    if text != text.strip() or any(ord(c) < 32 for c in text):
+        raise ValueError("has spaces around it or control characters inside")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_no_surrounding_space)]
+
+
+def _of_field(field: str, message: str) -> PydanticCustomError:
+    """An error found by looking at several fields, told at the one to change."""
+    return PydanticCustomError("of_field", "{message}", {"field": field, "message": message})
+
+
+class ModelConfig(Contract):
+    """The base model."""
+
+    id: Line = Field("demo", min_length=1, max_length=500, title="Base model", json_schema_extra=BASIC)
+    """`demo` for the model that ships with the app, a Hub id such as `Qwen/Qwen3-0.6B`, or a local folder."""
+
+    revision: Line | None = Field(None, max_length=200, title="Revision", json_schema_extra=ADVANCED)
+    """Branch, tag or commit of a Hub model; empty means the newest commit of the main branch."""
+
+
+class DataConfig(Contract):
+    """The rows and how they become tokens."""
+
+    dataset: Line = Field(min_length=1, max_length=1000, title="Dataset", json_schema_extra=BASIC)
+    """A dataset from the Dataset tab; in the terminal also the path of a file."""
+
+    eval_fraction: float = Field(0.1, ge=0.0, le=0.5, title="Held-out share", json_schema_extra=BASIC)
+    """Share of the rows kept out of training to measure the loss on; 0 trains on everything."""
+
+    max_length: int | Auto = Field("auto", ge=16, le=1_048_576, title="Maximum length", json_schema_extra=ADVANCED)
+    """Longest row in tokens; `auto` takes the longest row, within the model's context and 4096."""
+
+    over_length: Literal["drop", "truncate"] = Field("drop", title="Rows that are too long", json_schema_extra=ADVANCED)
+    """`drop` leaves them out and says how many; `truncate` cuts their end, which may cut answers."""
+
+
+class LoraConfig(Contract):
+    """Low-rank adapters on a 16 or 32 bit base."""
+
+    type: Literal["lora"] = Field("lora", title="Method", json_schema_extra=BASIC)
+    """LoRA trains a small adapter and leaves the base as it is."""
+
+    rank: int = Field(16, ge=1, le=1024, title="Rank", json_schema_extra=BASIC)
+    """Size of the adapter: 16 to 32 is enough for most data."""
+
+    alpha: float = Field(32.0, gt=0, le=4096, title="Alpha", json_schema_extra=ADVANCED)
+    """Strength of the adapter: its output is scaled by alpha / rank. Twice the rank is usual."""
+
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, title="Dropout", json_schema_extra=ADVANCED)
+    """Share of the adapter's inputs zeroed in training; 0 unless the held-out loss rises on few rows."""
+
+    target_modules: Line = Field("all-linear", min_length=1, title="Target modules", json_schema_extra=ADVANCED)
+    """`all-linear` adapts every linear layer but the output head; or names such as `q_proj,v_proj`."""
+
+
+class QloraConfig(LoraConfig):
+    """Low-rank adapters on a base quantised to 4 bit (NF4, double quantisation)."""
+
+    type: Literal["qlora"] = Field("qlora", title="Method", json_schema_extra=BASIC)  # type: ignore[assignment]
+    """QLoRA keeps the base in 4 bit: about a quarter of the memory, somewhat slower."""
+
+
+class FullConfig(Contract):
+    """Every weight of the model is trained."""
+
+    type: Literal["full"] = Field("full", title="Method", json_schema_extra=BASIC)
+    """Full fine-tuning changes every weight: about 16 bytes of memory per parameter."""
+
+
+Method = Annotated[LoraConfig | QloraConfig | FullConfig, Field(discriminator="type")]
+
+
+class OptimConfig(Contract):
+    """The optimizer: AdamW."""
+
+    learning_rate: float | Auto = Field("auto", gt=0, le=1.0, title="Learning rate", json_schema_extra=BASIC)
+    """Step size, such as `2e-4`; `auto` takes 2e-4 for LoRA and QLoRA, 2e-5 for full fine-tuning."""
+
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
+        "cosine", title="Schedule", json_schema_extra=ADVANCED
+    )
+    """How the learning rate falls over the run."""
+
+    warmup_fraction: float = Field(0.03, ge=0.0, le=0.5, title="Warm-up share", json_schema_extra=ADVANCED)
+    """Share of the steps over which the learning rate rises from 0."""
+
+    weight_decay: float = Field(0.0, ge=0.0, le=1.0, title="Weight decay", json_schema_extra=ADVANCED)
+    """Pull of the weights towards 0 at each step."""
+
+    max_grad_norm: float = Field(1.0, gt=0, le=1000, title="Gradient clipping", json_schema_extra=ADVANCED)
+    """Gradients longer than this norm are shortened to it."""
+
+
+class BatchConfig(Contract):
+    """Rows per step."""
+
+    effective_size: int = Field(16, ge=1, le=4096, title="Batch size", json_schema_extra=BASIC)
+    """Rows that each optimizer step sees, over all devices; under 32 suits LoRA."""
+
+    micro_size: int | Auto = Field("auto", ge=1, le=4096, title="Micro-batch size", json_schema_extra=ADVANCED)
+    """Rows in memory at once, per device; divides the batch size. Smaller needs less memory. `auto`: up to 8."""
+
+    activation_checkpointing: bool | Auto = Field("auto", title="Activation checkpointing", json_schema_extra=ADVANCED)
+    """Recompute activations instead of keeping them: much less memory, about 20 % slower. `auto`: on with a GPU."""
+
+    @model_validator(mode="after")
+    def _micro_divides_effective(self) -> "BatchConfig":
+        if self.micro_size != "auto" and self.effective_size % self.micro_size:
+            raise _of_field(
+                "micro_size", f"{self.micro_size} does not divide the batch size {self.effective_size} without a rest"
+            )
+        return self
+
+
+class DurationConfig(Contract):
+    """How long to train."""
+
+    epochs: float = Field(3.0, gt=0, le=1000, title="Epochs", json_schema_extra=BASIC)
+    """How many times the training sees every row."""
+
+    max_steps: int | None = Field(None, ge=1, le=10_000_000, title="Step limit", json_schema_extra=ADVANCED)
+    """Stop after this many optimizer steps, whatever the epochs say; empty means no limit."""
+
+
+class EvaluationConfig(Contract):
+    """Measuring the loss on held-out rows while training."""
+
+    steps: int | Auto = Field("auto", ge=1, le=1_000_000, title="Evaluate every (steps)", json_schema_extra=ADVANCED)
+    """Optimizer steps between two measurements, each with a checkpoint; `auto` makes about five over the run."""
+
+    keep_best: bool = Field(True, title="Keep the best", json_schema_extra=ADVANCED)
+    """End with the weights that had the lowest held-out loss instead of the last ones."""
+
+    early_stopping_patience: int | None = Field(None, ge=1, le=1000, title="Early stopping", json_schema_extra=ADVANCED)
+    """Stop after this many measurements without a lower held-out loss; empty means never."""
+
+
+class RunConfig(Contract):
+    """One training run, whole: what the web writes and the worker reads."""
+
+    model: ModelConfig = Field(default_factory=ModelConfig, title="Model")
+    """The base model."""
+    data: DataConfig = Field(title="Data")
+    """The rows."""
+    method: Method = Field(default_factory=LoraConfig, title="Method")
+    """LoRA, QLoRA or full fine-tuning."""
+    optim: OptimConfig = Field(default_factory=OptimConfig, title="Optimizer")
+    """The optimizer."""
+    batch: BatchConfig = Field(default_factory=BatchConfig, title="Batch")
+    """Rows per step."""
+    duration: DurationConfig = Field(default_factory=DurationConfig, title="Duration")
+    """How long to train."""
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, title="Evaluation")
+    """Measuring while training."""
+    seed: int = Field(42, ge=0, le=2**32 - 1, title="Seed", json_schema_extra=ADVANCED)
+    """Same config, data and seed give the same run on the same machine."""
+
+    @model_validator(mode="after")
+    def _early_stopping_needs_held_out_rows(self) -> "RunConfig":
+        if self.evaluation.early_stopping_patience is not None and self.data.eval_fraction == 0:
+            raise _of_field(
+                "evaluation.early_stopping_patience", "early stopping needs held-out rows, but the held-out share is 0"
+            )
+        return self
+
+
+REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _repo_id(text: str) -> str:
+    if not REPO_ID.fullmatch(text) or ".." in text or "--" in text or text.endswith((".git", ".ipynb")):
+        raise ValueError(f"'{text}' is not of the form owner/name")
+    return text
+
+
+class PublishConfig(Contract):
+    """One publication: an artifact of a run, written to disk and, when a destination is named, pushed to the Hub."""
+
+    run: str = Field(min_length=1, title="Run")
+    """The run whose result is published."""
+
+    artifact: Literal["adapter", "merged"] = Field("adapter", title="Artifact")
+    """`adapter`: the small adapter alone. `merged`: the whole model in 16 bit, adapter merged into the base."""
+
+    destination: Annotated[str, AfterValidator(_repo_id)] | None = Field(None, max_length=193, title="Destination")
+    """`owner/name` on the Hub; empty keeps the artifact on this machine."""
+
+    private: bool = Field(True, title="Private")
+    """Only you, or your organisation, can see a private repository."""
+
+    folder: str | None = Field(None, title="Folder")
+    """Where on this machine the artifact is written; empty means the publication's own folder. Terminal only."""
+
+
+def parse_run_config(value: Any) -> RunConfig:
+    """A RunConfig from plain JSON values; raises ConfigError with one problem per dotted field name."""
+    try:
+        return RunConfig.model_validate(value)
+    except ValidationError as error:
+        raise config_error(error) from None
+
+
+def parse_publish_config(value: Any) -> PublishConfig:
+    """A PublishConfig from plain JSON values; raises ConfigError."""
+    try:
+        return PublishConfig.model_validate(value)
+    except ValidationError as error:
+        raise config_error(error) from None
+
+
+_UNION_TAGS = {"lora", "qlora", "full"}
+_BRANCHES = re.compile(r"(int|float|bool|str|literal\[.*\]|none|function-.*|constrained-.*)")
+
+
+def config_error(error: ValidationError) -> ConfigError:
+    """Pydantic's errors in plain words; the alternatives of a union are told as one problem."""
+    problems: dict[str, str] = {}
+    for item in error.errors(include_url=False):
+        location = [str(part) for part in item["loc"]]
+        if len(location) > 1 and location[0] == "method" and location[1] in _UNION_TAGS:
+            location.pop(1)
+        if location and _BRANCHES.fullmatch(location[-1]):
+            location.pop()
+        if item["type"] == "of_field":
+            location.append(item["ctx"]["field"])
+        field = ".".join(location)
+        message = _plain(item)
+        if field in problems:
+            if item["type"] != "literal_error":
+                problems[field] = f"{message}, or auto" if "auto" in problems[field] else message
+            elif "'auto'" in str(item.get("ctx", {}).get("expected", "")):
+                problems[field] += ", or auto"
+        else:
+            problems[field] = message
+    first = next(iter(problems), "")
+    value = f"{first}: {problems[first]}" if first else problems.get("", "not valid")
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return ConfigError(f"The config is not valid: {value}{more}.", "Correct the value and start again.", problems)
+
+
+def _plain(item: Any) -> str:
+    kind, context, value = item["type"], item.get("ctx", {}), item.get("input")
+    got = "" if isinstance(value, dict) else f" (got {value!r})"
+    match kind:
+        case "greater_than":
+            return f"must be greater than {context['gt']:g}{got}"
+        case "greater_than_equal":
+            return f"must be at least {context['ge']:g}{got}"
+        case "less_than":
+            return f"must be less than {context['lt']:g}{got}"
+        case "less_than_equal":
+            return f"must be at most {context['le']:g}{got}"
+        case "int_parsing" | "int_type" | "int_from_float":
+            return f"must be a whole number{got}"
+        case "float_parsing" | "float_type":
+            return f"must be a number{got}"
+        case "finite_number":
+            return f"must be a finite number{got}"
+        case "bool_parsing" | "bool_type":
+            return f"must be true or false{got}"
+        case "literal_error":
+            return f"must be {context['expected']}{got}"
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            return "is not a field of the config"
+        case "union_tag_invalid" | "union_tag_not_found":
+            return "needs a type: 'lora', 'qlora' or 'full'"
+        case "of_field":
+            return str(context["message"])
+        case "value_error":
+            return str(context["error"])
+        case _:
+            return f"{item['msg'][:1].lower()}{item['msg'][1:]}{got}"

@@ -1,0 +1,52 @@
+"""What can go wrong: errors made for people; anyone may raise them, three places catch them.
+
+FtappError                what happened, with the value; and a hint: what to do
+├── ConfigError           a value in the config; carries the problems field by field
+├── DatasetError          an upload or a row that cannot be used
+├── ModelError            a model that cannot be loaded, trained, merged or run
+├── JobError              a run or publication that is missing, busy, or in the wrong state
+├── HubError              the Hub refused or could not be reached
+└── StorageError          the disk is full or not writable
+
+Caught in `ui/edge.py`, `__main__.py` and `workers/__main__.py`; anything else that is raised is a bug.
+"""
+
+
+class FtappError(Exception):
+    """A failure that a person can act on."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class ConfigError(FtappError):
+    """A config that is not valid: `problems` maps a dotted field name to what is wrong with it."""
+
+    def __init__(self, message: str, hint: str = "", problems: dict[str, str] | None = None) -> None:
+        super().__init__(message, hint)
+        self.problems = problems or {}
+
+
+class DatasetError(FtappError):
+    """An upload or a row that cannot be used."""
+
+
+class ModelError(FtappError):
+    """A model that cannot be loaded, trained, merged or run."""
+
+
+class JobError(FtappError):
+    """A run or publication that is missing, busy, or in the wrong state."""
+
+
+class HubError(FtappError):
+    """The Hub refused or could not be reached."""
+
+
+class StorageError(FtappError):
+    """The disk is full or not writable."""

@@ -1,0 +1,158 @@
+"""What a job says while it works: one JSON object a line, told apart by `type`; workers write, all read."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from ftapp.contract.base import Contract
+
+
+class _Event(Contract):
+    time: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    """When, UTC."""
+
+
+class Started(_Event):
+    """The worker's first line."""
+
+    type: Literal["started"] = "started"
+    schema_version: int = 1
+    pid: int
+    process_created: float
+    """When the process was created, seconds since the epoch; with the pid it names the process for good."""
+    world_size: int = 1
+    """Number of processes that train together."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Of the libraries that shape the result."""
+    device: str = ""
+    """The accelerator's name, or the CPU."""
+
+
+class Phase(_Event):
+    """What the worker is doing now; long phases repeat it with how far they are."""
+
+    type: Literal["phase"] = "phase"
+    name: str
+    """One or two words: downloading, loading, tokenising, training, saving, merging, verifying, pushing."""
+    done: int | None = None
+    total: int | None = None
+    unit: Literal["rows", "bytes", "files"] = "rows"
+
+
+class Resolved(_Event):
+    """What `auto` became, and what the data and model turned out to be; nothing is hidden."""
+
+    type: Literal["resolved"] = "resolved"
+    values: dict[str, Any]
+    """Dotted config name → the value used."""
+    train_rows: int
+    eval_rows: int
+    left_out_rows: int = 0
+    """Rows longer than the maximum length, left out."""
+    train_tokens: int = 0
+    """Tokens of one epoch."""
+    trainable_parameters: int = 0
+    total_parameters: int = 0
+    total_steps: int = 0
+
+
+class Metrics(_Event):
+    """One optimizer step."""
+
+    type: Literal["metrics"] = "metrics"
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens: int | None = None
+    """Tokens seen since the start of the run."""
+    tokens_per_second: float | None = None
+    seconds: float | None = None
+    """Training time since the start of this process, without evaluation."""
+    memory: int | None = None
+    """Highest accelerator memory so far, bytes."""
+
+
+class Evaluation(_Event):
+    """The loss on the held-out rows, averaged over answer tokens."""
+
+    type: Literal["evaluation"] = "evaluation"
+    step: int
+    loss: float
+    perplexity: float
+    tokens: int
+    """Answer tokens measured."""
+
+
+class Sample(_Event):
+    """The model's answer to a held-out prompt, in the middle of training."""
+
+    type: Literal["sample"] = "sample"
+    step: int
+    prompt: str
+    answer: str
+    reference: str
+
+
+class Checkpoint(_Event):
+    """A checkpoint was written whole."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    step: int
+    name: str
+    """Folder under `checkpoints/`."""
+
+
+class Note(_Event):
+    """Something that a person should know."""
+
+    type: Literal["note"] = "note"
+    level: Literal["info", "warning"] = "info"
+    message: str
+
+
+class Finished(_Event):
+    """The last line of a job that did what it was asked."""
+
+    type: Literal["finished"] = "finished"
+    artifact: str
+    """Folder of the result, relative to the job's folder unless a folder elsewhere was asked for."""
+    url: str | None = None
+    """Where it stands on the Hub."""
+    best_step: int | None = None
+    """The step whose weights were kept."""
+
+
+class Stopped(_Event):
+    """The last line of a job that was asked to stop and saved what it had."""
+
+    type: Literal["stopped"] = "stopped"
+    step: int = 0
+    artifact: str | None = None
+    """Folder of what was saved, if anything was."""
+
+
+class Failed(_Event):
+    """The last line of a job that could not go on."""
+
+    type: Literal["failed"] = "failed"
+    message: str
+    hint: str = ""
+    traceback: str = ""
+
+
+Event = Annotated[
+    Started | Phase | Resolved | Metrics | Evaluation | Sample | Checkpoint | Note | Finished | Stopped | Failed,
+    Field(discriminator="type"),
+]
+TERMINAL = (Finished, Stopped, Failed)
+
+_adapter: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def parse_event(line: str | bytes) -> Event:
+    """An event from its JSON line; raises pydantic's ValidationError."""
+    return _adapter.validate_json(line)

@@ -1,0 +1,47 @@
+"""A job → argv, environment, process: the only place where workers are started."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from ftapp.contract.errors import JobError
+from ftapp.processes.child import start_detached
+from ftapp.store.jobs import Job
+
+Verb = Literal["train", "publish", "chat", "inspect"]
+
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONIOENCODING": "utf-8",
+}
+
+
+def worker_argv(verb: Verb, *arguments: str) -> list[str]:
+    """The command line of a worker; never carries a hyperparameter or a secret."""
+    return [sys.executable, "-m", "ftapp.workers", verb, *arguments]
+
+
+def worker_env(token: str | None) -> Mapping[str, str]:
+    """The environment of a worker: ours, quiet, and with the Hub token of whoever asked."""
+    env = {**os.environ, **QUIET}
+    env.pop("HF_TOKEN", None)
+    if token:
+        env["HF_TOKEN"] = token
+    root = str(Path(__file__).parents[2])
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
+    return env
+
+
+def launch(job: Job, verb: Verb, token: str | None) -> None:
+    """Start the job's worker; raises JobError if the machine refuses."""
+    try:
+        process = start_detached(worker_argv(verb, str(job.folder)), worker_env(token), job.output)
+    except OSError as error:
+        raise JobError(f"The worker could not be started: {error.strerror}.", "Free memory or disk space.") from error
+    job.record_process(process)

@@ -1,0 +1,54 @@
+"""The environment, read once; the only module that reads it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftapp.contract.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about this installation that is not about one run."""
+
+    home: Path
+    """`FTAPP_HOME`: where datasets and runs are kept; `~/ftapp` by default."""
+    host: str
+    """`FTAPP_HOST`: the address to listen on; 127.0.0.1 by default: this machine only."""
+    port: int
+    """`FTAPP_PORT`: the port; 7860 by default."""
+    max_upload_bytes: int
+    """`FTAPP_MAX_UPLOAD_MB`: largest file that may be uploaded; 2048 by default."""
+    stop_grace_seconds: float
+    """`FTAPP_STOP_GRACE`: how long a job may take to save after a stop before it is ended; 600 by default."""
+    chat_idle_seconds: float
+    """`FTAPP_CHAT_IDLE`: a chat unused for so long gives its memory back; 600 by default."""
+    hub_token: str | None
+    """`HF_TOKEN`: used to push and to load gated models when no other token is given."""
+
+
+def read_settings() -> Settings:
+    """The settings of this process; raises ConfigError naming the variable that is wrong."""
+    environ = os.environ
+    return Settings(
+        home=Path(environ.get("FTAPP_HOME") or "~/ftapp").expanduser().absolute(),
+        host=environ.get("FTAPP_HOST") or "127.0.0.1",
+        port=int(_number("FTAPP_PORT", 7860, 0, 65535)),
+        max_upload_bytes=int(_number("FTAPP_MAX_UPLOAD_MB", 2048, 1, 1_000_000) * 2**20),
+        stop_grace_seconds=_number("FTAPP_STOP_GRACE", 600, 0, 86_400),
+        chat_idle_seconds=_number("FTAPP_CHAT_IDLE", 600, 1, 86_400),
+        hub_token=environ.get("HF_TOKEN") or None,
+    )
+
+
+def _number(name: str, default: float, least: float, most: float) -> float:
+    text = os.environ.get(name)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise ConfigError(f"{name} is {text!r}.", f"Set it to a number from {least:g} to {most:g}.")
+    return value

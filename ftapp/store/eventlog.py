@@ -1,0 +1,69 @@
+"""Append one line, tail from an offset: how a worker tells and how everyone else reads."""
+
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ftapp.contract.errors import StorageError
+from ftapp.contract.events import Event, parse_event
+
+CHUNK = 8 * 2**20
+
+
+class EventLog:
+    """The writing end; one process per file."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            size = os.fstat(self._fd).st_size
+            if size and os.pread(self._fd, 1, size - 1) != b"\n":
+                os.write(self._fd, b"\n")  # a writer died in the middle of its line
+        except OSError as error:
+            raise StorageError(f"Cannot write {path}: {error.strerror}.", "Free some disk space.") from error
+
+    def append(self, event: Event) -> None:
+        """One event, one write; raises StorageError when the disk is full."""
+        line = event.model_dump_json().encode() + b"\n"
+        try:
+            if os.write(self._fd, line) != len(line):
+                raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise StorageError(f"Cannot write events: {error.strerror}.", "Free some disk space.") from error
+
+
+def tail(path: Path, offset: int) -> tuple[list[Event], int]:
+    """The events of whole lines from the byte `offset` on, and the offset to ask for next.
+
+    At most CHUNK bytes at a time; a line without its newline is not read yet; a torn line is passed over.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(CHUNK)
+    except FileNotFoundError:
+        return [], offset
+    end = data.rfind(b"\n") + 1
+    events: list[Event] = []
+    for line in data[:end].splitlines():
+        try:
+            events.append(parse_event(line))
+        except ValidationError:
+            continue
+    return events, offset + end
+
+
+def tail_text(path: Path, size: int = 16_384) -> str:
+    """The last `size` bytes of a text file, from the start of a line; empty if there is no file."""
+    try:
+        with path.open("rb") as file:
+            length = file.seek(0, os.SEEK_END)
+            file.seek(max(0, length - size))
+            data = file.read(size)
+    except FileNotFoundError:
+        return ""
+    if length > size:
+        data = data[data.find(b"\n") + 1 :]
+    lines = (line.rsplit("\r", 1)[-1] for line in data.decode(errors="replace").split("\n"))
+    return "\n".join(lines)

@@ -1,0 +1,334 @@
+"""One short method per verb on the screen; the page and the terminal call the same ones, each on behalf of one user."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from ftapp.contract import events as ev
+from ftapp.contract.chat import Generate, Reply
+from ftapp.contract.config import FullConfig, LoraConfig, ModelConfig, PublishConfig, RunConfig
+from ftapp.contract.errors import DatasetError, HubError, JobError, ModelError
+from ftapp.contract.examples import Example
+from ftapp.contract.memory import Parameters, Shapes, count_parameters
+from ftapp.demo.preset import DEMO_PRESET
+from ftapp.hub import Account, Hub
+from ftapp.processes.chat import ChatProcess
+from ftapp.processes.child import alive, stop_tree
+from ftapp.processes.gpus import Gpu, gpus
+from ftapp.processes.launch import launch
+from ftapp.processes.scheduler import Scheduler
+from ftapp.settings import Settings
+from ftapp.store.datasets import DatasetInfo, DatasetStore, Progress, Report, check
+from ftapp.store.jobs import ACTIVE, Job, JobState, JobStore, Status
+from ftapp.store.weights import tensor_shapes
+
+DEMO = "demo"
+DEMO_FOLDER = Path(__file__).parent / "demo"
+
+
+C = TypeVar("C", RunConfig, PublishConfig)
+
+
+@dataclass(frozen=True)
+class JobView(Generic[C]):
+    """A training run (RunView) or a publication (PublicationView) as it stands now."""
+
+    name: str
+    folder: Path
+    config: C
+    created: float
+    """Seconds since the epoch."""
+    status: Status
+    state: JobState
+    message: str = ""
+    """What a person should read about the status: why it failed, where the result is."""
+    hint: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether it still waits or works."""
+        return self.status in ACTIVE
+
+    @property
+    def has_result(self) -> bool:
+        """Whether there is an adapter or a model to chat with and to publish."""
+        return (self.folder / "adapter").is_dir() or (self.folder / "model").is_dir()
+
+
+RunView = JobView[RunConfig]
+PublicationView = JobView[PublishConfig]
+
+
+class Studio:
+    """Everything that one user can do."""
+
+    def __init__(self, settings: Settings, user: str = "local") -> None:
+        self.settings = settings
+        self.user = user
+        self.folder = settings.home / user
+        self._datasets = DatasetStore(self.folder / "datasets")
+        self._jobs = JobStore(self.folder / "runs")
+        self.scheduler = Scheduler(settings.home, settings.hub_token)
+        self._chat: ChatProcess | None = None
+        self._stop_deadlines: dict[Path, float] = {}
+        self._shapes: dict[tuple[str, str | None], Shapes] = {}
+
+    # Datasets
+
+    def check_file(self, path: Path, progress: Progress = lambda _: None) -> Report:
+        """Check every row of a file without storing it; raises DatasetError."""
+        if not path.is_file():
+            raise DatasetError(f"There is no file {path}.", "Check the path.")
+        return check(path, path.name, progress=progress)
+
+    def add_dataset(self, path: Path, filename: str, progress: Progress = lambda _: None) -> DatasetInfo:
+        """Store an upload; raises DatasetError or StorageError, and then nothing is stored."""
+        if not path.is_file():
+            raise DatasetError(f"There is no file {path}.", "Check the path.")
+        size, limit = path.stat().st_size, self.settings.max_upload_bytes
+        if size > limit:
+            raise DatasetError(
+                f"{filename} has {size / 2**20:.0f} MiB, the limit is {limit / 2**20:.0f} MiB.",
+                "Set FTAPP_MAX_UPLOAD_MB higher, or split the file.",
+            )
+        return self._datasets.add(path, filename, progress=progress)
+
+    def datasets(self) -> list[DatasetInfo]:
+        """The user's datasets, newest first; the demo's is always there."""
+        self._ensure_demo()
+        return self._datasets.all()
+
+    def dataset(self, id: str) -> DatasetInfo:
+        """One dataset; raises DatasetError."""
+        if id == DEMO:
+            self._ensure_demo()
+        return self._datasets.get(id)
+
+    def examples(self, id: str, start: int = 0, count: int = 10) -> list[Example]:
+        """A page of a dataset's canonical rows."""
+        self.dataset(id)
+        return list(self._datasets.examples(id, start, count))
+
+    def delete_dataset(self, id: str) -> None:
+        """Remove a dataset that no run is using right now; raises JobError while one is."""
+        if id == DEMO:
+            raise DatasetError("The demo dataset cannot be deleted.", "It ships with the app.")
+        for run in self.runs():
+            if run.active and run.config.data.dataset == id:
+                raise JobError(f"The run {run.name} is using '{id}'.", "Wait for it or stop it first.")
+        self._datasets.delete(id)
+
+    def _ensure_demo(self) -> None:
+        self._datasets.add(DEMO_FOLDER / "dataset.jsonl", "demo.jsonl", id=DEMO)
+
+    # Configuring
+
+    def gpus(self) -> list[Gpu]:
+        """The accelerators of this machine."""
+        return gpus()
+
+    def demo_config(self) -> RunConfig:
+        """The demo's own preset: model, dataset and settings that show the effect within a minute on two cores."""
+        return RunConfig.model_validate({"model": {"id": DEMO}, "data": {"dataset": DEMO}, **DEMO_PRESET})
+
+    def parameters(self, model: ModelConfig, method: LoraConfig | FullConfig) -> Parameters:
+        """Total and trainable parameters, from the headers of the weights alone; raises ModelError or HubError."""
+        key = (model.id, model.revision)
+        if key not in self._shapes:
+            self._shapes[key] = self._read_shapes(model)
+        return count_parameters(self._shapes[key], method)
+
+    def _read_shapes(self, model: ModelConfig) -> Shapes:
+        if model.id == DEMO:
+            return tensor_shapes(DEMO_FOLDER / "model")
+        if Path(model.id).is_absolute():
+            if not (Path(model.id) / "config.json").is_file():
+                raise ModelError(f"{model.id} is not a model's folder.", "It needs config.json and .safetensors files.")
+            return tensor_shapes(Path(model.id))
+        return Hub(self.settings.hub_token).model(model.id, model.revision).shapes
+
+    # Training
+
+    def start_training(self, config: RunConfig) -> str:
+        """Write the run's request and start it, or queue it behind the running one; returns the run's name."""
+        info = self.dataset(config.data.dataset)
+        if info.report.valid < 2 and config.data.eval_fraction > 0:
+            raise DatasetError(
+                f"'{info.id}' has {info.report.valid} usable row: too few to hold one out.",
+                "Add rows, or set the held-out share to 0.",
+            )
+        job = self._jobs.create(config)
+        self.close_chat("a training started and needs the memory")
+        self.scheduler.tick()
+        return job.name
+
+    def resume(self, name: str) -> None:
+        """Take a run up again from its last whole checkpoint; raises JobError if it has none or still works."""
+        job = self._jobs.get(name)
+        if self.run(name).status not in ("lost", "failed", "stopped"):
+            raise JobError(f"{name} is not interrupted.", "Only a lost, failed or stopped run can be resumed.")
+        if not any((job.folder / "checkpoints").glob("checkpoint-*")):
+            raise JobError(f"{name} has no checkpoint yet.", "Start it again from the Configure tab.")
+        if self.scheduler.running():
+            raise JobError("Another run is using the machine.", "Resume when it has ended.")
+        (job.folder / "stop").unlink(missing_ok=True)
+        self.close_chat("a training started and needs the memory")
+        launch(job, "train", self.settings.hub_token)
+
+    def runs(self) -> list[RunView]:
+        """The user's runs, newest first."""
+        views = []
+        for job in self._jobs.all():
+            try:
+                views.append(self._run_view(job))
+            except ValueError:
+                continue  # a config of another version of the app
+        return views
+
+    def run(self, name: str) -> RunView:
+        """One run; raises JobError."""
+        return self._run_view(self._jobs.get(name))
+
+    def log_tail(self, name: str, publication: str = "") -> str:
+        """The end of what a run's worker, or a publication's, printed."""
+        return self._job(name, publication).log_tail()
+
+    def stop(self, name: str, publication: str = "") -> None:
+        """Ask a job to save and end; after the grace period it is ended."""
+        job = self._job(name, publication)
+        if job.status(alive(job.process())) in ACTIVE:
+            job.request_stop()
+            self._stop_deadlines.setdefault(job.folder, time.monotonic() + self.settings.stop_grace_seconds)
+
+    def kill(self, name: str, publication: str = "") -> None:
+        """End a job's processes now, without saving."""
+        job = self._job(name, publication)
+        job.request_stop()
+        stop_tree(job.process())
+
+    def _run_view(self, job: Job) -> RunView:
+        return self._view(job, job.run_config())
+
+    def _job(self, name: str, publication: str) -> Job:
+        run = self._jobs.get(name)
+        return self._publication_job(run, publication) if publication else run
+
+    def _view(self, job: Job, config: C) -> JobView[C]:
+        status = job.status(alive(job.process()))
+        if job.stop_requested and status == "stopping":
+            self._end_after_grace(job)
+        message, hint = _told(job, status)
+        return JobView(
+            job.name, job.folder, config, job.created.timestamp(), status, job.state, message=message, hint=hint
+        )
+
+    def _end_after_grace(self, job: Job) -> None:
+        grace = self.settings.stop_grace_seconds
+        if time.monotonic() > self._stop_deadlines.setdefault(job.folder, time.monotonic() + grace):
+            stop_tree(job.process())
+
+    # Chat
+
+    def chat(self, run: str, request: Generate) -> Iterator[Reply]:
+        """Answer with a run's model; loads it first if another one, or none, is loaded. Raises JobError, ModelError."""
+        view = self.run(run)
+        if not view.has_result:
+            raise JobError(f"{run} has no trained model yet.", "Wait for it to finish, or choose another run.")
+        if self._chat and (self._chat.run.name != run or not self._chat.alive):
+            self.close_chat("another model was chosen")
+        if self._chat is None:
+            if self.gpus() and (busy := self.scheduler.running()):
+                raise JobError(f"{busy[0].name} is using the GPU.", "Chat when it has ended, or stop it.")
+            self._chat = ChatProcess(self._jobs.get(run), self.settings.hub_token)
+        return self._chat.generate(request)
+
+    def stop_chat(self) -> None:
+        """Stop the answer that is being written."""
+        if self._chat:
+            self._chat.stop()
+
+    def close_chat(self, why: str = "it was closed") -> None:
+        """Unload the chat's model."""
+        if self._chat:
+            chat, self._chat = self._chat, None
+            chat.close(why)
+
+    def close_idle_chat(self) -> None:
+        """Unload the chat's model if nobody has used it for a while."""
+        chat = self._chat
+        if chat and not chat.busy and time.monotonic() - chat.last_used > self.settings.chat_idle_seconds:
+            self.close_chat("it was not used for a while")
+
+    # Publishing
+
+    def whoami(self, token: str | None = None) -> Account:
+        """Whose token this is, or the environment's; raises HubError."""
+        return Hub(token or self.settings.hub_token).whoami()
+
+    def publish(self, config: PublishConfig, token: str | None = None) -> str:
+        """Start a publication of a run's result, the token checked before any work; returns its number."""
+        run = self._jobs.get(config.run)
+        view = self.run(config.run)
+        if not view.has_result:
+            raise JobError(f"{config.run} has no trained model yet.", "Wait for it to finish, or choose another run.")
+        if config.artifact == "adapter" and isinstance(view.config.method, FullConfig):
+            raise JobError(f"{config.run} trained the whole model, so it has no adapter.", "Publish the merged model.")
+        if any(publication.active for publication in self.publications(config.run)):
+            raise JobError(f"{config.run} is being published already.", "Wait for that to end, or stop it.")
+        token = (token or "").strip() or self.settings.hub_token
+        if config.destination:
+            account, owner = Hub(token).whoami(), config.destination.split("/")[0]
+            if not account.can_write:
+                raise HubError(
+                    f"The token of {account.name} can only read.",
+                    "Make one with write access at https://huggingface.co/settings/tokens.",
+                )
+            if owner not in (account.name, *account.organisations):
+                raise HubError(
+                    f"The token belongs to {account.name}, who cannot write to {owner}.",
+                    f"Use {account.name}/{config.destination.split('/')[1]}.",
+                )
+        job = self._jobs.create_publication(run, config)
+        launch(job, "publish", token if config.destination else self.settings.hub_token)
+        return job.name
+
+    def publications(self, run: str) -> list[PublicationView]:
+        """A run's publications, newest first."""
+        return [self._publication_view(job) for job in self._jobs.publications(self._jobs.get(run))]
+
+    def publication(self, run: str, number: str) -> PublicationView:
+        """One publication; raises JobError."""
+        return self._publication_view(self._publication_job(self._jobs.get(run), number))
+
+    def _publication_job(self, run: Job, number: str) -> Job:
+        for job in self._jobs.publications(run):
+            if job.name == number:
+                return job
+        raise JobError(f"{run.name} has no publication '{number[:20]}'.")
+
+    def _publication_view(self, job: Job) -> PublicationView:
+        return self._view(job, job.publish_config())
+
+
+def _told(job: Job, status: Status) -> tuple[str, str]:
+    """A status in a sentence, and what to do next."""
+    match status, job.state.end:
+        case "failed", ev.Failed(message=message, hint=hint):
+            return message, hint
+        case "finished", ev.Finished(url=url, artifact=artifact):
+            return (f"Published at {url}" if url else f"The result is in {job.folder / artifact}"), ""
+        case "stopped", ev.Stopped(step=step, artifact=str(artifact)):
+            return f"Stopped at step {step}; the result so far is in {job.folder / artifact}", ""
+        case "stopped", _:
+            return "Stopped before there was anything to save", "Start it again."
+        case "lost", _:
+            last = [line for line in job.log_tail(4000).splitlines() if line.strip()]
+            hint = "Resume it from its last checkpoint, or start it again."
+            ended = "The process ended without a word: it was killed, or the machine ran out of memory or restarted."
+            return f"{ended} Last line of its log: {last[-1][:300]}" if last else ended, hint
+        case "queued", _:
+            return "Waits for the run before it to end", ""
+        case _:
+            return "", ""
