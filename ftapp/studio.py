@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from ftapp.contract import events as ev
 from ftapp.contract.chat import Generate, Reply
-from ftapp.contract.config import FullConfig, LoraConfig, ModelConfig, PublishConfig, RunConfig
+from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, PublishConfig, RunConfig
 from ftapp.contract.errors import DatasetError, HubError, JobError, ModelError
 from ftapp.contract.examples import Example
 from ftapp.contract.memory import Parameters, Shapes, count_parameters
@@ -133,7 +133,7 @@ class Studio:
         """The demo's own preset: model, dataset and settings that show the effect within a minute on two cores."""
         return RunConfig.model_validate({"model": {"id": DEMO}, "data": {"dataset": DEMO}, **DEMO_PRESET})
 
-    def parameters(self, model: ModelConfig, method: LoraConfig | FullConfig) -> Parameters:
+    def parameters(self, model: ModelConfig, method: AdapterConfig | FullConfig) -> Parameters:
         """Total and trainable parameters, from the headers of the weights alone; raises ModelError or HubError."""
         key = (model.id, model.revision)
         if key not in self._shapes:

@@ -1,5 +1,6 @@
 """What a job is: the run's config and the publication's config, each value declared once for every face and worker."""
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -48,18 +49,17 @@ class DataConfig(Contract):
     eval_fraction: float = Field(0.1, ge=0.0, le=0.5, title="Held-out share", json_schema_extra=BASIC)
     """Share of the rows kept out of training to measure the loss on; 0 trains on everything."""
 
-    max_length: int | Auto = Field("auto", ge=16, le=1_048_576, title="Maximum length", json_schema_extra=ADVANCED)
+    max_length: Annotated[int, Field(ge=16, le=1_048_576)] | Auto = Field(
+        "auto", title="Maximum length", json_schema_extra=ADVANCED
+    )
     """Longest row in tokens; `auto` takes the longest row, within the model's context and 4096."""
 
     over_length: Literal["drop", "truncate"] = Field("drop", title="Rows that are too long", json_schema_extra=ADVANCED)
     """`drop` leaves them out and says how many; `truncate` cuts their end, which may cut answers."""
 
 
-class LoraConfig(Contract):
-    """Low-rank adapters on a 16 or 32 bit base."""
-
-    type: Literal["lora"] = Field("lora", title="Method", json_schema_extra=BASIC)
-    """LoRA trains a small adapter and leaves the base as it is."""
+class AdapterConfig(Contract):
+    """What LoRA and QLoRA have in common."""
 
     rank: int = Field(16, ge=1, le=1024, title="Rank", json_schema_extra=BASIC)
     """Size of the adapter: 16 to 32 is enough for most data."""
@@ -74,10 +74,17 @@ class LoraConfig(Contract):
     """`all-linear` adapts every linear layer but the output head; or names such as `q_proj,v_proj`."""
 
 
-class QloraConfig(LoraConfig):
+class LoraConfig(AdapterConfig):
+    """Low-rank adapters on a 16 or 32 bit base."""
+
+    type: Literal["lora"] = Field("lora", title="Method", json_schema_extra=BASIC)
+    """LoRA trains a small adapter and leaves the base as it is."""
+
+
+class QloraConfig(AdapterConfig):
     """Low-rank adapters on a base quantised to 4 bit (NF4, double quantisation)."""
 
-    type: Literal["qlora"] = Field("qlora", title="Method", json_schema_extra=BASIC)  # type: ignore[assignment]
+    type: Literal["qlora"] = Field("qlora", title="Method", json_schema_extra=BASIC)
     """QLoRA keeps the base in 4 bit: about a quarter of the memory, somewhat slower."""
 
 
@@ -94,7 +101,9 @@ Method = Annotated[LoraConfig | QloraConfig | FullConfig, Field(discriminator="t
 class OptimConfig(Contract):
     """The optimizer: AdamW."""
 
-    learning_rate: float | Auto = Field("auto", gt=0, le=1.0, title="Learning rate", json_schema_extra=BASIC)
+    learning_rate: Annotated[float, Field(gt=0, le=1.0)] | Auto = Field(
+        "auto", title="Learning rate", json_schema_extra=BASIC
+    )
     """Step size, such as `2e-4`; `auto` takes 2e-4 for LoRA and QLoRA, 2e-5 for full fine-tuning."""
 
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
@@ -118,7 +127,9 @@ class BatchConfig(Contract):
     effective_size: int = Field(16, ge=1, le=4096, title="Batch size", json_schema_extra=BASIC)
     """Rows that each optimizer step sees, over all devices; under 32 suits LoRA."""
 
-    micro_size: int | Auto = Field("auto", ge=1, le=4096, title="Micro-batch size", json_schema_extra=ADVANCED)
+    micro_size: Annotated[int, Field(ge=1, le=4096)] | Auto = Field(
+        "auto", title="Micro-batch size", json_schema_extra=ADVANCED
+    )
     """Rows in memory at once, per device; divides the batch size. Smaller needs less memory. `auto`: up to 8."""
 
     activation_checkpointing: bool | Auto = Field("auto", title="Activation checkpointing", json_schema_extra=ADVANCED)
@@ -146,7 +157,9 @@ class DurationConfig(Contract):
 class EvaluationConfig(Contract):
     """Measuring the loss on held-out rows while training."""
 
-    steps: int | Auto = Field("auto", ge=1, le=1_000_000, title="Evaluate every (steps)", json_schema_extra=ADVANCED)
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] | Auto = Field(
+        "auto", title="Evaluate every (steps)", json_schema_extra=ADVANCED
+    )
     """Optimizer steps between two measurements, each with a checkpoint; `auto` makes about five over the run."""
 
     keep_best: bool = Field(True, title="Keep the best", json_schema_extra=ADVANCED)
@@ -254,24 +267,27 @@ def config_error(error: ValidationError) -> ConfigError:
         else:
             problems[field] = message
     first = next(iter(problems), "")
-    value = f"{first}: {problems[first]}" if first else problems.get("", "not valid")
+    value = f"{first}: {problems[first]}" if first else f"it {problems.get('', 'is empty')}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return ConfigError(f"The config is not valid: {value}{more}.", "Correct the value and start again.", problems)
 
 
 def _plain(item: Any) -> str:
     kind, context, value = item["type"], item.get("ctx", {}), item.get("input")
-    got = "" if isinstance(value, dict) else f" (got {value!r})"
+    shown = repr(value)
+    got = "" if isinstance(value, dict) else f" (got {shown if len(shown) <= 80 else shown[:80] + '…'})"
+    if isinstance(value, float) and math.isnan(value):
+        return f"must be a finite number{got}"
     match kind:
         case "greater_than":
-            return f"must be greater than {context['gt']:g}{got}"
+            return f"must be greater than {_bound(context['gt'])}{got}"
         case "greater_than_equal":
-            return f"must be at least {context['ge']:g}{got}"
+            return f"must be at least {_bound(context['ge'])}{got}"
         case "less_than":
-            return f"must be less than {context['lt']:g}{got}"
+            return f"must be less than {_bound(context['lt'])}{got}"
         case "less_than_equal":
-            return f"must be at most {context['le']:g}{got}"
-        case "int_parsing" | "int_type" | "int_from_float":
+            return f"must be at most {_bound(context['le'])}{got}"
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
             return f"must be a whole number{got}"
         case "float_parsing" | "float_type":
             return f"must be a number{got}"
@@ -279,6 +295,14 @@ def _plain(item: Any) -> str:
             return f"must be a finite number{got}"
         case "bool_parsing" | "bool_type":
             return f"must be true or false{got}"
+        case "string_type":
+            return f"must be text{got}"
+        case "string_too_short":
+            return "must not be empty"
+        case "string_too_long" | "too_long":
+            return f"is longer than {context['max_length']} characters"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"must be an object like {{...}}{got}"
         case "literal_error":
             return f"must be {context['expected']}{got}"
         case "missing":
@@ -293,3 +317,7 @@ def _plain(item: Any) -> str:
             return str(context["error"])
         case _:
             return f"{item['msg'][:1].lower()}{item['msg'][1:]}{got}"
+
+
+def _bound(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:g}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from math import prod
 
 from ftapp.contract.base import Contract
-from ftapp.contract.config import FullConfig, LoraConfig
+from ftapp.contract.config import AdapterConfig, FullConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Tensor name, as the weights file has it → its shape."""
@@ -24,7 +24,7 @@ class Parameters(Contract):
     """Of the adapter, or the whole model for full fine-tuning."""
 
 
-def count_parameters(shapes: Shapes, method: LoraConfig | FullConfig) -> Parameters:
+def count_parameters(shapes: Shapes, method: AdapterConfig | FullConfig) -> Parameters:
     """Total and trainable parameters; LoRA adds rank × (inputs + outputs) a matrix (arXiv:2106.09685, §4.1)."""
     total = sum(prod(shape) for shape in shapes.values())
     if isinstance(method, FullConfig):

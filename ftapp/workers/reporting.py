@@ -1,0 +1,119 @@
+"""The trainer's callback → events; it also carries requests to stop back to the trainer, and ends hopeless runs."""
+
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ftapp.contract import events as ev
+from ftapp.contract.errors import ModelError
+from ftapp.store.eventlog import EventLog
+
+PATIENCE = 3
+"""Steps in a row without a finite loss, or without any gradient, before a run is given up."""
+
+
+class Reporter(TrainerCallback):  # type: ignore[misc]
+    """Says what the trainer does; rank 0 writes, every rank listens for the stop."""
+
+    def __init__(self, events: EventLog | None, stop_file: Path) -> None:
+        self._events = events
+        self._stop_file = stop_file
+        self._terminated = False
+        self._broken = 0
+        self._still = 0
+        self._began = time.monotonic()
+        self._paused = 0.0
+        self._last: tuple[int, float] | None = None
+        self.stopped = False
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, *_: object) -> None:
+        self._terminated = True
+
+    def say(self, event: ev.Event) -> None:
+        """Write an event, on rank 0."""
+        if self._events:
+            self._events.append(event)
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """The first step is about to run."""
+        self.say(ev.Phase(name="training"))
+        self._began = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Stop if asked; measure and save at the last step too."""
+        if self._stop_asked(args):
+            self.stopped = True
+            control.should_save = True
+            control.should_training_stop = True
+        elif state.global_step >= state.max_steps and args.eval_strategy != "no":
+            control.should_evaluate = True
+        return control
+
+    def _stop_asked(self, args: TrainingArguments) -> bool:
+        asked = self._terminated or self._stop_file.exists()
+        if args.world_size > 1:
+            # every rank must take the same decision at the same step, or the others wait for it forever
+            flag = torch.tensor(float(asked), device=args.device)
+            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+            asked = bool(flag.item())
+        return asked
+
+    def on_log(
+        self, _: TrainingArguments, state: TrainerState, __: TrainerControl, logs: dict[str, float], **___: Any
+    ) -> None:
+        """One line of the trainer's log → Metrics."""
+        if "loss" not in logs:
+            return
+        now = time.monotonic() - self._began - self._paused
+        tokens = int(logs["num_tokens"]) if "num_tokens" in logs else None
+        speed = None
+        if tokens is not None and self._last and now > self._last[1]:
+            speed = (tokens - self._last[0]) / (now - self._last[1])
+        if tokens is not None:
+            self._last = (tokens, now)
+        self.say(
+            ev.Metrics(
+                step=state.global_step,
+                total_steps=state.max_steps,
+                epoch=float(state.epoch or 0.0),
+                loss=logs["loss"],
+                learning_rate=logs.get("learning_rate"),
+                grad_norm=logs.get("grad_norm"),
+                tokens=tokens,
+                tokens_per_second=speed,
+                seconds=now,
+                memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+            )
+        )
+        self._check(logs["loss"], logs.get("grad_norm"), state.global_step)
+
+    def _check(self, loss: float, grad_norm: float | None, step: int) -> None:
+        broken = not math.isfinite(loss) or (grad_norm is not None and not math.isfinite(grad_norm))
+        self._broken = self._broken + 1 if broken else 0
+        self._still = self._still + 1 if grad_norm == 0 else 0
+        if self._broken >= PATIENCE:
+            raise ModelError(
+                f"The loss is not a finite number any more at step {step} (loss {loss}, gradient norm {grad_norm}).",
+                "Lower the learning rate, or add warm-up, and start again.",
+            )
+        if self._still >= PATIENCE:
+            raise ModelError(
+                f"The gradient has been 0 for {PATIENCE} steps at step {step}: nothing is being learned.",
+                "Check that the answers are not empty and that the target modules exist in this model.",
+            )
+
+    def pause(self, seconds: float) -> None:
+        """Time that was not spent on training."""
+        self._paused += seconds
+
+    def on_save(self, _: TrainingArguments, state: TrainerState, *__: Any, **___: Any) -> None:
+        """A checkpoint is on disk."""
+        self.say(ev.Checkpoint(step=state.global_step, name=f"checkpoint-{state.global_step}"))

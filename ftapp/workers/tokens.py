@@ -1,0 +1,158 @@
+"""Messages → tokens and loss mask; the preview and the training call the same function."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from ftapp.contract.errors import ModelError
+from ftapp.contract.examples import Example, Message, RowProblem
+
+IGNORED = -100
+"""Label of a token that the loss does not see (torch.nn.CrossEntropyLoss, ignore_index)."""
+
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+PLAIN_TEMPLATE = (
+    "{%- for message in messages %}"
+    "{%- if message['role'] == 'assistant' %}"
+    "{{- '### Assistant:\n' }}{% generation %}{{- message['content'] + eos_token }}{% endgeneration %}{{- '\n\n' }}"
+    "{%- else %}{{- '### ' + message['role'].capitalize() + ':\n' + message['content'] + '\n\n' }}{%- endif %}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '### Assistant:\n' }}{%- endif %}"
+)
+"""For a base model without a template: made of tokens that it has, so that nothing new must be learned."""
+
+PROBE = [Message(role="user", content="Hello"), Message(role="assistant", content="Good day")]
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One row as the trainer sees it; both lists have one entry per token."""
+
+    input_ids: list[int]
+    labels: list[int]
+    """The token's own id where it is learned, IGNORED elsewhere."""
+
+
+class Encoder:
+    """A tokenizer with its chat template, checked: knows what is learned and that the model learns to stop."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, model_name: str) -> None:
+        self.tokenizer = tokenizer
+        self.model_name = model_name
+        self.notes: list[str] = []
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"{model_name} has no end-of-text token.", "Choose a model whose tokenizer defines one.")
+        if not tokenizer.is_fast:
+            raise ModelError(f"{model_name} has only a slow tokenizer.", "Choose a model with a tokenizer.json.")
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = PLAIN_TEMPLATE
+            self.notes.append(f"{model_name} has no chat template: a plain one is used and saved with the result.")
+        self._marked = bool(GENERATION.search(str(tokenizer.chat_template)))
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self.stop_id = self._find_stop()
+        if self.stop_id != tokenizer.eos_token_id:
+            self.notes.append(
+                f"Turns of this template end with {tokenizer.convert_ids_to_tokens(self.stop_id)!r}, not with "
+                f"{tokenizer.eos_token!r}: the result stops there."
+            )
+            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(self.stop_id)
+
+    def encode(self, example: Example) -> list[TokenRow]:
+        """The row as tokens; several rows if the template shows earlier turns otherwise than later ones.
+
+        Raises RowProblem when the template refuses the row or nothing in it would be learned.
+        """
+        if example.text is not None:
+            ids = list(self.tokenizer(example.text)["input_ids"])
+            if ids[-1:] != [self.tokenizer.eos_token_id]:
+                ids.append(self.tokenizer.eos_token_id)
+            return [TokenRow(ids, list(ids))]
+        try:
+            rows = self._marked_row(example.messages) if self._marked else self._span_rows(example.messages)
+        except TemplateError as error:
+            raise RowProblem(f"the model's chat template refuses it: {error}") from None
+        for row in rows:
+            if all(label == IGNORED for label in row.labels):
+                raise RowProblem("the chat template leaves nothing to learn")
+        return rows
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The conversation as tokens, up to where the model's answer begins."""
+        try:
+            return self._ids(self._render(messages, add_generation_prompt=True))
+        except TemplateError as error:
+            raise ModelError(
+                f"The chat template of {self.model_name} refuses this conversation: {error}.", "Clear it and try again."
+            ) from None
+
+    def _render(self, messages: Sequence[Message], **options: Any) -> str:
+        turns = [message.model_dump() for message in messages]
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, **options))
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _marked_row(self, messages: Sequence[Message]) -> list[TokenRow]:
+        """By the template's own {% generation %} marks."""
+        turns = [message.model_dump() for message in messages]
+        out = self.tokenizer.apply_chat_template(turns, return_dict=True, return_assistant_tokens_mask=True)
+        ids, mask = list(out["input_ids"]), out["assistant_masks"]
+        return [TokenRow(ids, [token if learned else IGNORED for token, learned in zip(ids, mask, strict=True)])]
+
+    def _span_rows(self, messages: Sequence[Message]) -> list[TokenRow]:
+        """By what each assistant turn adds to the rendered text after its generation prompt."""
+        whole, spans = self._render(messages), []
+        for number, message in enumerate(messages):
+            if message.role == "assistant":
+                before = self._render(messages[:number], add_generation_prompt=True)
+                after = self._render(messages[: number + 1])
+                if not (whole.startswith(before) and whole.startswith(after.rstrip())):
+                    return self._row_per_turn(messages)
+                spans.append((len(before), len(after.rstrip())))
+        return [self._spanned(whole, spans)]
+
+    def _row_per_turn(self, messages: Sequence[Message]) -> list[TokenRow]:
+        rows = []
+        for number, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            before = self._render(messages[:number], add_generation_prompt=True)
+            whole = self._render(messages[: number + 1])
+            if not whole.startswith(before):
+                raise RowProblem(f"the chat template rewrites what comes before turn {number + 1}")
+            rows.append(self._spanned(whole, [(len(before), len(whole.rstrip()))]))
+        return rows
+
+    def _spanned(self, text: str, spans: list[tuple[int, int]]) -> TokenRow:
+        out = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, labels, current = list(out["input_ids"]), [], 0
+        for token, (start, end) in zip(ids, out["offset_mapping"], strict=True):
+            while current < len(spans) and start >= spans[current][1]:
+                current += 1
+            learned = current < len(spans) and start >= spans[current][0] and end <= spans[current][1] and end > start
+            labels.append(token if learned else IGNORED)
+        return TokenRow(ids, labels)
+
+    def _find_stop(self) -> int:
+        """The token that ends an answer; raises ModelError if the mask leaves it out: the model would not stop."""
+        try:
+            row = self.encode(Example(messages=PROBE))[-1]
+        except RowProblem as problem:
+            raise ModelError(f"The chat template of {self.model_name} cannot be used: {problem}.") from None
+        learned = [token for token in row.labels if token != IGNORED]
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        while learned and learned[-1] not in special and not self.tokenizer.decode(learned[-1:]).strip():
+            learned.pop()
+        if not learned or learned[-1] not in special:
+            raise ModelError(
+                f"The chat template of {self.model_name} does not end the assistant's turn with a stop token: "
+                "the model would never learn to stop.",
+                "Choose another model, or its instruction-tuned version.",
+            )
+        return learned[-1]

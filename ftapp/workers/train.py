@@ -1,0 +1,314 @@
+"""Train: the only translation of our config into TRL's words."""
+
+import importlib.metadata
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, Features, List, Value
+from datasets.arrow_writer import ArrowWriter
+from trl import SFTConfig, SFTTrainer
+
+from ftapp.contract import events as ev
+from ftapp.contract.config import FullConfig, QloraConfig, RunConfig
+from ftapp.contract.errors import DatasetError
+from ftapp.contract.examples import Example, RowProblem
+from ftapp.store.datasets import DatasetStore, split
+from ftapp.store.eventlog import EventLog
+from ftapp.store.jobs import Job
+from ftapp.workers import models
+from ftapp.workers.reporting import Reporter
+from ftapp.workers.tokens import IGNORED, Encoder, TokenRow
+
+AUTO_LENGTH_LIMIT = 4096
+AUTO_MICRO_LIMIT = 8
+AUTO_EVALUATIONS = 5
+POINTS = 4000
+"""Metrics events of a run, about: longer runs say every n-th step."""
+LEARNING_RATE = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5}
+VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that shape the result."""
+    return {name: importlib.metadata.version(name) for name in VERSIONS}
+
+
+def train(job: Job, events: EventLog | None) -> ev.Event:
+    """Run the job's config to its end; returns Finished or Stopped, raises FtappError."""
+    config = job.run_config()
+    say = Reporter(events, job.folder / "stop")
+    on = models.hardware()
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+
+    folder, revision = models.find_files(
+        config.model, os.environ.get("HF_TOKEN"), lambda: say.say(ev.Phase(name="downloading"))
+    )
+    say.say(ev.Phase(name="loading"))
+    name = models.public_name(config.model)
+    encoder = Encoder(models.load_tokenizer(folder), name)
+    for note in encoder.notes:
+        say.say(ev.Note(message=note))
+    dtype = models.training_dtype(config.method, on)
+    model = models.load_base(folder, name, on, dtype, quantised=isinstance(config.method, QloraConfig))
+
+    say.say(ev.Phase(name="tokenising"))
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or AUTO_LENGTH_LIMIT
+    rows = _Rows(job, config, encoder, min(limit, AUTO_LENGTH_LIMIT), say)
+    arguments = _arguments(job, config, on, world, rows)
+
+    total = sum(p.numel() for p in model.parameters())
+    if isinstance(config.method, QloraConfig):
+        total = int(model.num_parameters())
+    trainer = _Trainer(
+        reporter=say,
+        model=model,
+        args=arguments,
+        train_dataset=rows.train,
+        eval_dataset=rows.held_out,
+        processing_class=encoder.tokenizer,
+        peft_config=None if isinstance(config.method, FullConfig) else models.peft_config(config.method),
+        callbacks=[say],
+    )
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            # TRL leaves QLoRA's adapter in bf16, which fp16's gradient scaler refuses and small updates vanish in
+            parameter.data = parameter.data.float()
+    say.say(
+        ev.Resolved(
+            values={
+                "model.revision": revision,
+                "model.licence": models.licence(folder),
+                "data.max_length": rows.max_length,
+                "optim.learning_rate": arguments.learning_rate,
+                "batch.micro_size": arguments.per_device_train_batch_size,
+                "batch.activation_checkpointing": arguments.gradient_checkpointing,
+                "evaluation.steps": int(arguments.eval_steps or arguments.save_steps),
+                "dtype": str(dtype).removeprefix("torch."),
+                "device": on.name,
+            },
+            train_rows=len(rows.train),
+            eval_rows=len(rows.held_out) if rows.held_out is not None else 0,
+            left_out_rows=rows.left_out,
+            train_tokens=rows.train_tokens,
+            trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+            total_parameters=total,
+            total_steps=_total_steps(config, len(rows.train)),
+        )
+    )
+    checkpoint = last_checkpoint(job.folder / "checkpoints")
+    if checkpoint:
+        say.say(ev.Note(message=f"Goes on from {checkpoint.name}."))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    say.say(ev.Phase(name="saving"))
+    artifact = "model" if isinstance(config.method, FullConfig) else "adapter"
+    _save(trainer, job.folder / artifact, config, folder, revision)
+    shutil.rmtree(job.folder / "tokens", ignore_errors=True)
+    if say.stopped:
+        return ev.Stopped(step=trainer.state.global_step, artifact=artifact)
+    best = trainer.state.best_model_checkpoint
+    return ev.Finished(artifact=artifact, best_step=int(best.rsplit("-", 1)[1]) if best else None)
+
+
+class _Rows:
+    """The dataset as tokens, on disk: training rows and held-out rows, the over-long ones dealt with and counted."""
+
+    def __init__(self, job: Job, config: RunConfig, encoder: Encoder, context: int, say: Reporter) -> None:
+        store = DatasetStore(job.folder.parents[1] / "datasets")
+        examples = list(store.examples(config.data.dataset))
+        train, held_out = split(examples, config.data.eval_fraction, config.seed)
+        self._encoder = encoder
+        train_rows, held_rows = self._encode(train, say), self._encode(held_out, say)
+        longest = max((len(row.input_ids) for row in [*train_rows, *held_rows]), default=0)
+        wanted = config.data.max_length
+        self.max_length = min(longest, context) if wanted == "auto" else wanted
+        if config.data.over_length == "truncate":
+            train_rows, held_rows = self._cut(train_rows), self._cut(held_rows)
+        before = len(train_rows) + len(held_rows)
+        train_rows, held_rows = self._fitting(train_rows), self._fitting(held_rows)
+        self.left_out = before - len(train_rows) - len(held_rows)
+        if self.left_out:
+            say.say(
+                ev.Note(
+                    level="warning",
+                    message=f"{self.left_out} of {before} rows are longer than {self.max_length} tokens and left out.",
+                )
+            )
+        if not train_rows:
+            raise DatasetError(
+                f"No training row fits into {self.max_length} tokens; the longest has {longest}.",
+                "Raise the maximum length, or let rows be truncated.",
+            )
+        self.train_tokens = sum(len(row.input_ids) for row in train_rows)
+        self.train = _table(train_rows, job.folder / "tokens" / "train.arrow")
+        self.held_out = _table(held_rows, job.folder / "tokens" / "held_out.arrow") if held_rows else None
+
+    def _encode(self, examples: list[Example], say: Reporter) -> list[TokenRow]:
+        rows: list[TokenRow] = []
+        for number, example in enumerate(examples):
+            try:
+                rows += self._encoder.encode(example)
+            except RowProblem as problem:
+                raise DatasetError(
+                    f"A row cannot be used with {self._encoder.model_name} (line {example.line}): {problem}.",
+                    "Correct or remove that row, or choose another model.",
+                ) from None
+            if number % 2000 == 1999:
+                say.say(ev.Phase(name="tokenising", done=number + 1, total=len(examples)))
+        return rows
+
+    def _cut(self, rows: list[TokenRow]) -> list[TokenRow]:
+        return [TokenRow(row.input_ids[: self.max_length], row.labels[: self.max_length]) for row in rows]
+
+    def _fitting(self, rows: list[TokenRow]) -> list[TokenRow]:
+        # the first label is never predicted, so a row needs a learned token after it
+        return [
+            row
+            for row in rows
+            if len(row.input_ids) <= self.max_length and any(label != IGNORED for label in row.labels[1:])
+        ]
+
+
+def _table(rows: Iterable[TokenRow], path: Path) -> Dataset:
+    path.parent.mkdir(exist_ok=True)
+    features = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
+    with ArrowWriter(path=str(path), features=features) as writer:
+        for row in rows:
+            writer.write({"input_ids": row.input_ids, "labels": row.labels})
+        writer.finalize()
+    return Dataset.from_file(str(path))
+
+
+def _total_steps(config: RunConfig, rows: int) -> int:
+    steps = math.ceil(config.duration.epochs * math.ceil(rows / config.batch.effective_size))
+    return min(steps, config.duration.max_steps or steps)
+
+
+def _arguments(job: Job, config: RunConfig, on: models.Hardware, world: int, rows: _Rows) -> SFTConfig:
+    batch, optim, evaluation = config.batch, config.optim, config.evaluation
+    if batch.effective_size % world:
+        raise DatasetError(f"The batch size {batch.effective_size} cannot be shared by {world} devices.")
+    share = batch.effective_size // world
+    divisors = [size for size in range(1, min(AUTO_MICRO_LIMIT, share) + 1) if share % size == 0]
+    micro = divisors[-1] if batch.micro_size == "auto" else batch.micro_size
+    checkpointing = batch.activation_checkpointing
+    if checkpointing == "auto":
+        checkpointing = on.device == "cuda"
+    steps = _total_steps(config, len(rows.train))
+    every = max(1, math.ceil(steps / AUTO_EVALUATIONS)) if evaluation.steps == "auto" else evaluation.steps
+    measured = rows.held_out is not None
+    rate = optim.learning_rate
+    return SFTConfig(
+        output_dir=str(job.folder / "checkpoints"),
+        seed=config.seed,
+        data_seed=config.seed,
+        # rows arrive as tokens and labels: nothing is left for TRL to prepare, cut or pack
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        pad_to_multiple_of=None if on.device == "cpu" else 8,
+        train_sampling_strategy="group_by_length",
+        num_train_epochs=config.duration.epochs,
+        max_steps=config.duration.max_steps if config.duration.max_steps and config.duration.max_steps <= steps else -1,
+        per_device_train_batch_size=micro,
+        per_device_eval_batch_size=micro,
+        gradient_accumulation_steps=max(1, share // micro),
+        learning_rate=LEARNING_RATE[config.method.type] if rate == "auto" else rate,
+        lr_scheduler_type=optim.lr_scheduler_type,
+        warmup_steps=optim.warmup_fraction,
+        weight_decay=optim.weight_decay,
+        max_grad_norm=optim.max_grad_norm,
+        use_cpu=on.device == "cpu",
+        bf16=on.dtype == torch.bfloat16,
+        fp16=on.dtype == torch.float16,
+        gradient_checkpointing=checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
+        logging_steps=max(1, steps // POINTS),
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if measured else "no",
+        eval_steps=every if measured else None,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=measured and evaluation.keep_best,
+        metric_for_best_model="eval_loss" if measured else None,
+        greater_is_better=False if measured else None,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=on.device == "cuda",
+    )
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer, with a held-out loss that is averaged over answer tokens instead of over batches."""
+
+    def __init__(self, reporter: Reporter, **options: Any) -> None:
+        super().__init__(**options)
+        self._say = reporter
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Token-weighted loss of the held-out rows; same keys as the trainer's own."""
+        began = time.monotonic()
+        self._say.say(ev.Phase(name="evaluating"))
+        was_training = self.model.training
+        self.model.eval()
+        sums = torch.zeros(2, dtype=torch.float64)
+        with torch.no_grad():
+            for batch in self.get_eval_dataloader():
+                inputs = self._prepare_inputs(batch)
+                tokens = int((inputs["labels"][:, 1:] != IGNORED).sum())
+                with self.compute_loss_context_manager():
+                    loss = self.compute_loss(self.model, inputs)
+                sums += torch.tensor([float(loss) * tokens, tokens], dtype=torch.float64)
+        self.model.train(was_training)
+        if self.args.world_size > 1:
+            device_sums = sums.to(self.args.device)
+            torch.distributed.all_reduce(device_sums)
+            sums = device_sums.cpu()
+        loss, tokens = float(sums[0] / sums[1]), int(sums[1])
+        perplexity = math.exp(loss) if loss < 700 else math.inf
+        self._say.say(ev.Evaluation(step=self.state.global_step, loss=loss, perplexity=perplexity, tokens=tokens))
+        self._say.say(ev.Phase(name="training"))
+        self._say.pause(time.monotonic() - began)
+        metrics = {f"{metric_key_prefix}_loss": loss}
+        self._metrics["eval"].clear()
+        self.log(metrics)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written whole."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
+    for path in found:
+        weights = list(path.glob("adapter_model.safetensors")) or list(path.glob("model*.safetensors"))
+        state = (path / "trainer_state.json").is_file() and (path / "optimizer.pt").is_file()
+        if weights and state and not (path / "checkpoint-is-incomplete.txt").exists():
+            return path
+    return None
+
+
+def _save(trainer: _Trainer, folder: Path, config: RunConfig, base: Path, revision: str | None) -> None:
+    """Write the result beside its place and move it there, so that a half-written one is never taken for whole."""
+    if not trainer.is_world_process_zero():
+        return
+    draft = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+    full = isinstance(config.method, FullConfig)
+    models.stop_at(model, tokenizer)
+    if full:
+        model.to(models.stored_dtype(base))
+    model.save_pretrained(draft)
+    model.generation_config.save_pretrained(draft)
+    tokenizer.save_pretrained(draft)
+    (draft / "README.md").unlink(missing_ok=True)
+    models.name_base(draft / ("config.json" if full else "adapter_config.json"), config.model, revision)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
