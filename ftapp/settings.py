@@ -30,14 +30,19 @@ class Settings:
 def read_settings() -> Settings:
     """The settings of this process; raises ConfigError naming the variable that is wrong."""
     environ = os.environ
+    home = environ.get("FTAPP_HOME") or "~/ftapp"
+    try:
+        folder = Path(home).expanduser().absolute()
+    except RuntimeError:
+        raise ConfigError(f"FTAPP_HOME is {home!r}: no such home.", "Set it to a folder's full path.") from None
     return Settings(
-        home=Path(environ.get("FTAPP_HOME") or "~/ftapp").expanduser().absolute(),
+        home=folder,
         host=environ.get("FTAPP_HOST") or "127.0.0.1",
         port=int(_number("FTAPP_PORT", 7860, 0, 65535)),
         max_upload_bytes=int(_number("FTAPP_MAX_UPLOAD_MB", 2048, 1, 1_000_000) * 2**20),
         stop_grace_seconds=_number("FTAPP_STOP_GRACE", 600, 0, 86_400),
         chat_idle_seconds=_number("FTAPP_CHAT_IDLE", 600, 1, 86_400),
-        hub_token=environ.get("HF_TOKEN") or None,
+        hub_token=environ.get("HF_TOKEN", "").strip() or None,
     )
 
 

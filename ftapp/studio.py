@@ -174,6 +174,7 @@ class Studio:
         if self.scheduler.running():
             raise JobError("Another run is using the machine.", "Resume when it has ended.")
         (job.folder / "stop").unlink(missing_ok=True)
+        self._stop_deadlines.pop(job.folder, None)
         self.close_chat("a training started and needs the memory")
         launch(job, "train", self.settings.hub_token)
 

@@ -1,5 +1,6 @@
 """Any row → messages: the formats that are recognised and their one canonical shape; pure, one row at a time."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -108,6 +109,8 @@ def to_example(row: Mapping[str, Any], format: Format, line: int = 0) -> Example
 
 def _text(row: Mapping[str, Any], key: str, default: str | None = None) -> str:
     value = row.get(key, default)
+    if isinstance(value, float) and math.isnan(value):
+        value = None  # how tables say that there is none
     if value is None and default is not None:
         return default
     if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from ftapp.contract.errors import JobError
-from ftapp.processes.child import start_detached
+from ftapp.contract.errors import JobError, StorageError
+from ftapp.processes.child import start_detached, stop_tree
 from ftapp.store.jobs import Job
 
 Verb = Literal["train", "publish", "chat", "inspect"]
@@ -39,9 +39,13 @@ def worker_env(token: str | None) -> Mapping[str, str]:
 
 
 def launch(job: Job, verb: Verb, token: str | None) -> None:
-    """Start the job's worker; raises JobError if the machine refuses."""
+    """Start the job's worker; raises JobError or StorageError if the machine refuses."""
     try:
         process = start_detached(worker_argv(verb, str(job.folder)), worker_env(token), job.output)
     except OSError as error:
         raise JobError(f"The worker could not be started: {error.strerror}.", "Free memory or disk space.") from error
-    job.record_process(process)
+    try:
+        job.record_process(process)
+    except StorageError:
+        stop_tree(process)  # nobody would know it
+        raise

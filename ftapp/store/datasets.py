@@ -14,10 +14,12 @@ from pydantic import Field
 from ftapp.contract.base import Contract
 from ftapp.contract.errors import DatasetError, StorageError
 from ftapp.contract.examples import Example, Format, RowProblem, detect_format, to_example
-from ftapp.store.files import write_whole
+from ftapp.store.files import alone, write_whole
 from ftapp.store.readers import read_rows
 
 PROBLEMS_KEPT = 1000
+MESSAGE_LIMIT = 300
+"""Characters; a message may quote a value from the file."""
 
 Progress = Callable[[int], None]
 """Called now and then with the number of rows read so far."""
@@ -91,7 +93,7 @@ def check(
         except RowProblem as problem:
             problem_count += 1
             if len(problems) < PROBLEMS_KEPT:
-                problems.append(Problem(row=row.number, line=row.line, message=str(problem)))
+                problems.append(Problem(row=row.number, line=row.line, message=str(problem)[:MESSAGE_LIMIT]))
         if rows % 5000 == 0:
             progress(rows)
     if not rows:
@@ -123,12 +125,19 @@ class DatasetStore:
             id = id or f"{_slug(filename)}-{digest[:8]}"
             if (found := self._find(id)) and found.sha256 == digest:
                 return found
-            draft = self.folder / f".{id}.new"
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(parents=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with alone(self.folder / f".{id}.lock"):
+                if (found := self._find(id)) and found.sha256 == digest:
+                    return found  # somebody else was adding it
+                return self._add(path, filename, id, digest, progress)
         except OSError as error:
             raise StorageError(f"Cannot store {filename}: {error.strerror}.", "Free some disk space.") from error
+
+    def _add(self, path: Path, filename: str, id: str, digest: str, progress: Progress) -> DatasetInfo:
+        draft = self.folder / f".{id}.new"
+        shutil.rmtree(draft, ignore_errors=True)
         try:
+            draft.mkdir()
             original = draft / f"original{Path(filename).suffix.lower()}"
             shutil.copyfile(path, original)
             with (draft / "rows.jsonl").open("wb") as rows:
@@ -156,8 +165,6 @@ class DatasetStore:
             shutil.rmtree(self.folder / id, ignore_errors=True)
             draft.rename(self.folder / id)
             return info
-        except OSError as error:
-            raise StorageError(f"Cannot store {filename}: {error.strerror}.", "Free some disk space.") from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
@@ -214,15 +221,13 @@ def split(examples: list[Example], fraction: float, seed: int) -> tuple[list[Exa
         normal = " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
         key = hashlib.sha256(f"{seed}:{normal}".encode("utf-8", "replace")).digest()
         groups.setdefault(key, []).append(number)
-    wanted, held = max(1, round(fraction * len(examples))), set[int]()
+    wanted = min(max(1, round(fraction * len(examples))), len(examples) // 2)
+    held: set[int] = set()
     for key in sorted(groups):
-        if held and len(held) + len(groups[key]) > wanted:
-            continue
-        if len(held) + len(groups[key]) > len(examples) // 2:
-            continue
-        held.update(groups[key])
-        if len(held) >= wanted:
-            break
+        if len(held) + len(groups[key]) <= wanted:
+            held.update(groups[key])
+    if not held and len(groups) > 1:
+        held.update(groups[min(sorted(groups), key=lambda key: len(groups[key]))])
     return (
         [example for number, example in enumerate(examples) if number not in held],
         [example for number, example in enumerate(examples) if number in held],

@@ -1,5 +1,6 @@
 """Append one line, tail from an offset: how a worker tells and how everyone else reads."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -18,17 +19,19 @@ class EventLog:
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             size = os.fstat(self._fd).st_size
-            if size and os.pread(self._fd, 1, size - 1) != b"\n":
-                os.write(self._fd, b"\n")  # a writer died in the middle of its line
+            # a writer died in the middle of its line
+            self._torn = bool(size) and os.pread(self._fd, 1, size - 1) != b"\n"
         except OSError as error:
             raise StorageError(f"Cannot write {path}: {error.strerror}.", "Free some disk space.") from error
 
     def append(self, event: Event) -> None:
         """One event, one write; raises StorageError when the disk is full."""
-        line = event.model_dump_json().encode() + b"\n"
+        line = (b"\n" if self._torn else b"") + event.model_dump_json().encode() + b"\n"
         try:
-            if os.write(self._fd, line) != len(line):
-                raise OSError(28, "No space left on device")
+            written = os.write(self._fd, line)
+            self._torn = written != len(line)
+            if self._torn:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise StorageError(f"Cannot write events: {error.strerror}.", "Free some disk space.") from error
 
@@ -36,12 +39,14 @@ class EventLog:
 def tail(path: Path, offset: int) -> tuple[list[Event], int]:
     """The events of whole lines from the byte `offset` on, and the offset to ask for next.
 
-    At most CHUNK bytes at a time; a line without its newline is not read yet; a torn line is passed over.
+    About CHUNK bytes at a time; a line without its newline is not read yet; a torn line is passed over.
     """
     try:
         with path.open("rb") as file:
             file.seek(offset)
             data = file.read(CHUNK)
+            while len(data) % CHUNK == 0 and b"\n" not in data and (more := file.read(CHUNK)):
+                data += more  # a line longer than a chunk
     except FileNotFoundError:
         return [], offset
     end = data.rfind(b"\n") + 1

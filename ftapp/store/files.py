@@ -1,6 +1,9 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and one writer at a time."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ftapp.contract.errors import StorageError
@@ -18,3 +21,11 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise StorageError(f"Cannot write {path.name}: {error.strerror}.", "Free some disk space.") from error
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other thread or process holds the lock file, then hold it; raises OSError."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import shutil
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -126,6 +127,8 @@ class Job:
     def status(self, alive: bool) -> Status:
         """Derived from the events and from whether the process is alive."""
         state = self.refresh()
+        if alive and self._taken_up_again():
+            return "stopping" if self.stop_requested else "starting"
         match state.end:
             case ev.Finished():
                 return "finished"
@@ -136,6 +139,13 @@ class Job:
         if alive:
             return "stopping" if self.stop_requested else "running" if state.started else "starting"
         return "lost" if self.process() else "stopped" if self.stop_requested else "queued"
+
+    def _taken_up_again(self) -> bool:
+        """Whether a process was started that has not said its first word, after one that said its last."""
+        process, started = self.process(), self.state.started
+        if not (process and started and self.state.end):
+            return False
+        return process.pid != started.pid and process.created > started.time.timestamp()
 
     @property
     def stop_requested(self) -> bool:
@@ -182,11 +192,13 @@ class JobStore:
     def _write(self, folder: Path, config: Contract) -> Job:
         draft = folder.with_name(f".{folder.name}.new")
         try:
-            draft.mkdir(parents=True)
+            draft.mkdir(parents=True, exist_ok=True)  # left by a crash
             write_whole(draft / "config.json", orjson.dumps(config.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
             draft.rename(folder)
         except OSError as error:
             raise StorageError(f"Cannot write {folder}: {error.strerror}.", "Free some disk space.") from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
         return self._job(folder)
 
     def _job(self, folder: Path) -> Job:

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,13 @@ def read_rows(path: Path) -> Iterator[Row]:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DatasetError(f"{path.name} is not a kind of file that can be read.", f"Use one of {', '.join(SUFFIXES)}.")
+    try:
+        return _rows(path, suffix)
+    except OSError as error:
+        raise DatasetError(f"{path.name} cannot be read: {error.strerror}.", "Check the file.") from error
+
+
+def _rows(path: Path, suffix: str) -> Iterator[Row]:
     if path.stat().st_size == 0:
         raise DatasetError(f"{path.name} is empty.", "Choose a file with at least one row.")
     if suffix == ".parquet":
@@ -101,9 +109,9 @@ def _lines(path: Path, encoding: str) -> Iterator[bytes | None]:
 
 def _json_row(number: int, line: int, data: bytes) -> Row:
     try:
-        value = orjson.loads(data)
+        value = orjson.loads(data.rstrip())
     except orjson.JSONDecodeError as error:
-        if "utf-8" in str(error).lower() or "surrogate" in str(error).lower():
+        if "utf-8" in str(error).lower():
             return Row(number, line, None, "the line is not UTF-8 text; save the file as UTF-8")
         return Row(number, line, None, f"the line is not JSON: {error.msg} at column {error.colno}")
     if not isinstance(value, dict):
@@ -143,11 +151,7 @@ def _csv(path: Path, encoding: str) -> Iterator[Row]:
             header = [name.strip() for name in next(reader, [])]
             if not any(header):
                 raise DatasetError(f"{path.name} has no column names in its first line.", "Add a header line.")
-            doubled = sorted({name for name in header if header.count(name) > 1})
-            if doubled:
-                raise DatasetError(
-                    f"{path.name} has the column {doubled[0]!r} more than once.", "Give each column its own name."
-                )
+            _refuse_doubled(path, header)
             number, line = 0, reader.line_num + 1
             for cells in reader:
                 if cells:
@@ -166,18 +170,25 @@ def _csv(path: Path, encoding: str) -> Iterator[Row]:
             raise DatasetError(f"{path.name} is not UTF-8 text.", "Save it as CSV UTF-8; nothing was stored.") from None
 
 
+def _refuse_doubled(path: Path, names: list[str]) -> None:
+    doubled = sorted(name for name, count in Counter(names).items() if count > 1)
+    if doubled:
+        raise DatasetError(f"{path.name} has the column {doubled[0]!r} more than once.", "Give each its own name.")
+
+
 def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
+        _refuse_doubled(path, file.schema_arrow.names)
         number = 0
         for batch in file.iter_batches(batch_size=1000):
             for value in batch.to_pylist():
                 number += 1
                 yield Row(number, 0, value)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DatasetError(
-            f"{path.name} is not a readable Parquet file: {str(error).splitlines()[0][:200]}.", "Write it again."
-        ) from None
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, LookupError) as error:
+        # besides its own errors: text that is not UTF-8, dates out of range, time zones that nobody knows
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+        raise DatasetError(f"{path.name} is not a readable Parquet file: {why}.", "Write it again.") from None

@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from ftapp.contract.errors import FtappError, StorageError
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
 
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
+"""Those that shape the result; their versions are on record."""
 RESERVE_BYTES = 256 * 1024
 """Kept in a file while the job works and given back to say why it failed when the disk is full."""
 
@@ -30,8 +33,6 @@ def main(verb: str, folder: Path) -> int:
         reserve.write_bytes(b"\0" * RESERVE_BYTES)
         _say(events, _started())
         worker: Any = import_module(f"ftapp.workers.{verb}")
-        if rank == 0:
-            _say(events, ev.Note(message=_libraries(worker.versions())))
         end = getattr(worker, verb)(job, events)
         reserve.unlink(missing_ok=True)
         _say(events, end)
@@ -52,11 +53,8 @@ def _started() -> ev.Started:
         pid=me.pid,
         process_created=me.create_time(),
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        versions={name: version(name) for name in LIBRARIES},
     )
-
-
-def _libraries(versions: dict[str, str]) -> str:
-    return "With " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
 
 
 def _say(events: EventLog | None, event: ev.Event) -> None:

@@ -139,8 +139,8 @@ def _loading(publication: PublishConfig, base: str, on_hub: bool) -> str:
 
 
 def _versions(state: JobState) -> str:
-    made = next((note.message for note in state.notes if note.message.startswith("With ")), "")
-    return f"ftapp. {made}".strip()
+    versions = state.started.versions if state.started else {}
+    return ", ".join(["ftapp", *(f"{name} {version}" for name, version in versions.items())]) + "."
 
 
 def _table(rows: dict[str, Any]) -> str:

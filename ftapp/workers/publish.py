@@ -20,7 +20,6 @@ from ftapp.store.jobs import Job
 from ftapp.workers import models
 from ftapp.workers.card import write_card
 from ftapp.workers.merge import NotStreamable, merge
-from ftapp.workers.train import versions as versions  # the same libraries shape the artifact
 
 
 class _Stop(Exception):

@@ -1,6 +1,5 @@
 """Train: the only translation of our config into TRL's words."""
 
-import importlib.metadata
 import math
 import os
 import shutil
@@ -31,12 +30,6 @@ AUTO_EVALUATIONS = 5
 POINTS = 4000
 """Metrics events of a run, about: longer runs say every n-th step."""
 LEARNING_RATE = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5}
-VERSIONS = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that shape the result."""
-    return {name: importlib.metadata.version(name) for name in VERSIONS}
 
 
 def train(job: Job, events: EventLog | None) -> ev.Event:

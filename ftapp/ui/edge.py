@@ -1,0 +1,112 @@
+"""Where the page meets the studio: every handler is bound here, acts for whoever asks, and its errors become toasts."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from ftapp.contract.errors import ConfigError, FtappError
+from ftapp.studio import Studio
+from ftapp.ui import markup
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[..., Any]
+
+UNEXPECTED = "Something unexpected went wrong. What you typed is still here; the details are in ftapp's log."
+
+
+class Edge:
+    """Binds handlers to components; a handler takes the studio of whoever asks, then the inputs' values."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+
+    def studio_for(self, request: gr.Request) -> Studio:  # noqa: ARG002 - everyone has the same one, so far
+        """The studio of the one who sent this request."""
+        return self._studio
+
+    def on(
+        self,
+        event: Callable[..., Any],
+        handler: Handler,
+        inputs: Sequence[Any] = (),
+        outputs: Sequence[Any] = (),
+        **options: Any,
+    ) -> Any:
+        """Call the handler when the event happens; the event's own function, so that no queue slot is shared."""
+        options = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None, **options}
+        return event(self._told(handler), list(inputs), list(outputs), **options)
+
+    def poll(self, event: Callable[..., Any], handler: Handler, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+        """Call the handler on every tick; an error goes to the log alone, since it would come back each second."""
+
+        @functools.wraps(handler)
+        def quiet(studio: Studio, *values: Any) -> Any:
+            try:
+                return handler(studio, *values)
+            except FtappError as error:
+                log.warning("while polling: %s", error)
+            except Exception:
+                log.exception("while polling")
+            return gr.skip()
+
+        return self.on(event, quiet, inputs, outputs, trigger_mode="once")
+
+    def _told(self, handler: Handler) -> Handler:
+        """The handler as Gradio calls it: with the request first, with errors as toasts."""
+        if inspect.isgeneratorfunction(handler):
+
+            def stream(request: gr.Request, *values: Any) -> Iterator[Any]:
+                try:
+                    yield from handler(self.studio_for(request), *values)
+                except Exception as error:
+                    raise toast(error) from None
+
+            return stream
+        if "progress" in inspect.signature(handler).parameters:
+
+            def measured(request: gr.Request, progress: gr.Progress = gr.Progress(), *values: Any) -> Any:  # noqa: B008
+                try:
+                    return handler(self.studio_for(request), *values, progress=progress)
+                except Exception as error:
+                    raise toast(error) from None
+
+            return measured
+
+        def plain(request: gr.Request, *values: Any) -> Any:
+            try:
+                return handler(self.studio_for(request), *values)
+            except Exception as error:
+                raise toast(error) from None
+
+        return plain
+
+
+def toast(error: Exception) -> Exception:
+    """The error as Gradio shows it; a bug goes to the log and becomes one sentence."""
+    if isinstance(error, gr.Error):
+        return error
+    if isinstance(error, FtappError):
+        title = "Check the settings" if isinstance(error, ConfigError) else "That did not work"
+        hint = f"<br><br>{markup.text(error.hint)}" if error.hint else ""
+        shown: Exception = gr.Error(
+            f"{markup.text(error.message)}{hint}", title=title, duration=20, print_exception=False
+        )
+        return shown
+    log.error("unexpected error in a handler", exc_info=error)
+    bug: Exception = gr.Error(UNEXPECTED, title="Error in ftapp", duration=20, print_exception=False)
+    return bug
+
+
+def in_place(error: FtappError) -> str:
+    """The error as a box on the page, where a toast would be gone too soon."""
+    return markup.notice("error", error.message, error.hint)
+
+
+def warn(message: str, title: str = "Check the settings") -> None:
+    """A toast that is no error."""
+    gr.Warning(markup.text(message), title=title)

@@ -1,0 +1,127 @@
+"""Pieces of the page that are HTML: every word from outside is escaped here; the tabs alone may call it."""
+
+import html
+from collections.abc import Iterable, Sequence
+from urllib.parse import urlsplit
+
+from ftapp.contract.examples import Example
+
+_TEMPLATE_SIGNS = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;"})
+_MARKDOWN_SIGNS = str.maketrans({sign: f"&#{ord(sign)};" for sign in "\\`*_{}[]()#+-.!|$~^:/"})
+SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
+
+
+def text(value: object) -> str:
+    """Plain text as HTML, safe inside Gradio's own templates too."""
+    return html.escape(str(value)).translate(_TEMPLATE_SIGNS)
+
+
+def markdown_text(value: object) -> str:
+    """Plain text for a place that reads Markdown: nothing in it is a sign."""
+    return "".join(html.escape(c) if c in "<>&\"'" else c.translate(_MARKDOWN_SIGNS) for c in str(value))
+
+
+def empty(message: str, next_step: str = "") -> str:
+    """What stands where nothing is yet, and what to do about it."""
+    step = f"<p>{text(next_step)}</p>" if next_step else ""
+    return f"<div class='empty'><p class='empty-title'>{text(message)}</p>{step}</div>"
+
+
+def notice(level: str, message: str, hint: str = "") -> str:
+    """A message in a box; level is info, warning, error or success."""
+    role = "alert" if level == "error" else "status"
+    more = f"<div class='hint'>{text(hint)}</div>" if hint else ""
+    return f"<div class='notice {text(level)}' role='{role}'><div>{text(message)}</div>{more}</div>"
+
+
+def badge(word: str, kind: str) -> str:
+    """A word in a coloured pill."""
+    return f"<span class='badge {text(kind)}'>{text(word)}</span>"
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> str:
+    """Small figures with their names, in a row."""
+    items = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in pairs)
+    return f"<dl class='facts'>{items}</dl>"
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], label: str) -> str:
+    """A table that scrolls sideways by itself on a narrow screen."""
+    head = "".join(f"<th scope='col'>{text(name)}</th>" for name in headers)
+    body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f"<div class='table' role='region' aria-label='{text(label)}' tabindex='0'>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def bar(fraction: float | None, label: str) -> str:
+    """A progress bar; without a fraction it only says that something moves."""
+    if fraction is None:
+        return f"<div class='bar moving' role='progressbar' aria-label='{text(label)}'><div></div></div>"
+    percent = max(0.0, min(1.0, fraction)) * 100
+    return (
+        f"<div class='bar' role='progressbar' aria-label='{text(label)}' aria-valuemin='0' aria-valuemax='100' "
+        f"aria-valuenow='{percent:.0f}'><div style='width:{percent:.1f}%'></div></div>"
+    )
+
+
+def bubble(role: str, content: str, speaker: str = "", kind: str = "") -> str:
+    """One turn of a conversation, its line breaks kept."""
+    who = text(speaker or SPEAKERS.get(role, role))
+    testid = "bot" if role == "assistant" else text(role)
+    return (
+        f"<div class='turn {text(role)} {text(kind)}'><div class='who'>{who}</div>"
+        f"<div class='said' data-testid='{testid}'>{text(content)}</div></div>"
+    )
+
+
+def conversation(examples: Iterable[Example], first_number: int) -> str:
+    """Rows of a dataset as they will be learned."""
+    rows = []
+    for number, example in enumerate(examples, first_number):
+        line = f" · line {example.line}" if example.line else ""
+        turns = "".join(bubble(m.role, _cut(m.content)) for m in example.messages)
+        if example.text is not None:
+            turns = bubble("text", _cut(example.text), "Text, learned whole")
+        rows.append(f"<section class='row'><h4>Row {number}{line}</h4>{turns}</section>")
+    return "".join(rows)
+
+
+def _cut(content: str, limit: int = 4000) -> str:
+    more = len(content) - limit
+    return content if more <= 0 else f"{content[:limit]} … and {more:,} more characters"
+
+
+def link(url: str) -> str:
+    """A link that opens in a new tab; anything but http(s) stays text."""
+    if urlsplit(url).scheme not in ("http", "https"):
+        return text(url)
+    return f"<a href='{text(url)}' target='_blank' rel='noopener noreferrer'>{text(url)}</a>"
+
+
+def quantity(number: float) -> str:
+    """A count in three digits: 950, 1.2 K, 3.7 M, 8 B."""
+    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " K")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}" if number < 999.5 * size else f"{number / size:,.0f}{unit}"
+    return f"{number:.0f}"
+
+
+def size(bytes: float) -> str:
+    """Bytes in binary units."""
+    for unit in ("B", "KiB", "MiB"):
+        if bytes < 1024:
+            return f"{bytes:.0f} {unit}" if unit == "B" else f"{bytes:.1f} {unit}"
+        bytes /= 1024
+    return f"{bytes:.1f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

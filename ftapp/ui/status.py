@@ -1,0 +1,132 @@
+"""A job as it stands, in HTML: one look for trainings and publications; the Train and Publish tabs call it."""
+
+from typing import Any
+
+from ftapp.contract.config import RunConfig
+from ftapp.contract.events import Metrics, Phase
+from ftapp.store.jobs import Status
+from ftapp.studio import JobView
+from ftapp.ui import form, markup
+
+WORDS: dict[Status, str] = {
+    "queued": "Waiting",
+    "starting": "Starting",
+    "running": "Running",
+    "stopping": "Stopping",
+    "finished": "Finished",
+    "stopped": "Stopped",
+    "failed": "Failed",
+    "lost": "Interrupted",
+}
+RATE_WINDOW = 20
+"""Steps over which the time of one step is averaged."""
+
+
+def headline(view: JobView[Any], tail: str = "") -> str:
+    """Status, what it is doing, what a person should read about it, and the end of the log of a job that got lost."""
+    word = markup.badge(WORDS[view.status], view.status)
+    phase = view.state.phase
+    doing = f"<span class='doing'>{markup.text(_phase(phase))}</span>" if view.active and phase else ""
+    device = view.state.started.device if view.state.started else ""
+    on = f"<span class='device'>{markup.text(device)}</span>" if device else ""
+    last = f"<pre class='tail' tabindex='0' aria-label='End of the log'>{markup.text(tail)}</pre>" if tail else ""
+    return f"<div class='headline'>{word}{doing}{on}</div>{_message(view)}{last}"
+
+
+def _message(view: JobView[Any]) -> str:
+    if not view.message:
+        return ""
+    level = {"failed": "error", "lost": "error", "finished": "success"}.get(view.status, "info")
+    return markup.notice(level, view.message, view.hint)
+
+
+def _phase(phase: Phase) -> str:
+    if phase.done is None:
+        return f"{phase.name} …"
+    if phase.unit == "bytes":
+        total = f" of {markup.size(phase.total)}" if phase.total else ""
+        return f"{phase.name}: {markup.size(phase.done)}{total}"
+    total = f" of {phase.total:,}" if phase.total else ""
+    return f"{phase.name}: {phase.done:,}{total} {phase.unit}"
+
+
+def phase_bar(view: JobView[Any]) -> str:
+    """How far the present phase is; nothing once the job has ended."""
+    phase = view.state.phase
+    if not view.active or view.status == "queued":
+        return ""
+    if phase and phase.total and phase.done is not None:
+        return markup.bar(phase.done / phase.total, phase.name)
+    return markup.bar(None, phase.name if phase else "starting")
+
+
+def training(view: JobView[RunConfig]) -> str:
+    """Steps, time to go, tokens a second and the last losses."""
+    metrics, evaluations = view.state.metrics, view.state.evaluations
+    if not metrics:
+        return phase_bar(view)
+    last = metrics[-1]
+    pairs: list[tuple[str, object]] = [("Step", f"{last.step:,} / {last.total_steps:,}"), ("Epoch", f"{last.epoch:.2f}")]
+    if view.active and (left := seconds_left(metrics)) is not None:
+        pairs.append(("Time left", "about " + markup.duration(left)))
+    elif not view.active:
+        pairs.append(("Took", markup.duration((metrics[-1].time - metrics[0].time).total_seconds())))
+    if last.tokens_per_second:
+        pairs.append(("Tokens / s", markup.quantity(last.tokens_per_second)))
+    pairs.append(("Loss", _figure(last.loss)))
+    if evaluations:
+        pairs.append(("Held-out loss", _figure(evaluations[-1].loss)))
+    if last.memory:
+        pairs.append(("GPU memory", markup.size(last.memory)))
+    fraction = last.step / last.total_steps if last.total_steps else None
+    return markup.bar(fraction, "training") + markup.facts(pairs)
+
+
+def seconds_left(metrics: list[Metrics]) -> float | None:
+    """Steps to go times the mean time of the last steps; None while there is nothing to average."""
+    recent = metrics[-RATE_WINDOW:]
+    steps = recent[-1].step - recent[0].step if recent else 0
+    if steps <= 0:
+        return None
+    spent = (recent[-1].time - recent[0].time).total_seconds()
+    return spent / steps * max(0, recent[-1].total_steps - recent[-1].step)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4g}" if value == value else "NaN"
+
+
+def notes(view: JobView[Any]) -> str:
+    """What the worker wants a person to know, the newest first."""
+    return "".join(markup.notice(note.level, note.message) for note in view.state.notes[::-1][:20])
+
+
+def resolved(view: JobView[RunConfig]) -> str:
+    """What `auto` became, and what the data and the model turned out to be."""
+    said = view.state.resolved
+    if said is None:
+        return markup.empty("Not known yet.", "The worker tells when it has read the data and the model.")
+    titles = {field.name: field.title for field in form.fields_of(RunConfig)}
+    rows: list[tuple[str, str]] = [
+        ("Rows to train on", f"{said.train_rows:,}"),
+        ("Rows held out", f"{said.eval_rows:,}"),
+        ("Rows left out, too long", f"{said.left_out_rows:,}"),
+        ("Tokens in one epoch", f"{said.train_tokens:,}"),
+        ("Trained parameters", f"{said.trainable_parameters:,} of {said.total_parameters:,}"),
+        ("Steps", f"{said.total_steps:,}"),
+    ]
+    rows += [(titles.get(name) or name, str(form.to_value(value))) for name, value in said.values.items()]
+    return markup.table(("What", "Value used"), rows, "Values used")
+
+
+def samples(view: JobView[RunConfig], count: int = 3) -> str:
+    """The last answers to held-out prompts that the worker wrote on the way."""
+    shown = []
+    for sample in view.state.samples[::-1][:count]:
+        turns = (
+            markup.bubble("user", sample.prompt)
+            + markup.bubble("assistant", sample.answer, "The model")
+            + markup.bubble("reference", sample.reference, "The dataset's answer")
+        )
+        shown.append(f"<section class='row'><h4>At step {sample.step:,}</h4>{turns}</section>")
+    return "".join(shown) or markup.empty("No answers yet.")
