@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 from pydantic import Field
 
 from ftapp.contract.base import Contract
-from ftapp.contract.errors import HubError
+from ftapp.contract.errors import HubError, HubUnreachable
 
 
 class Account(Contract):
@@ -99,7 +99,7 @@ def told(what: str) -> Iterator[None]:
         status = error.response.status_code if error.response is not None else 0
         raise HubError(_refusal(what, status), _hint(status)) from None
     except OSError as error:
-        raise HubError(
+        raise HubUnreachable(
             f"The Hub could not be reached for {what} ({type(error).__name__}).", "Check the connection and try again."
         ) from None
 

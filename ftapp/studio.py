@@ -3,14 +3,17 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
+
+import orjson
 
 from ftapp.contract import events as ev
 from ftapp.contract.chat import Generate, Reply
 from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, PublishConfig, RunConfig
-from ftapp.contract.errors import DatasetError, HubError, JobError, ModelError
-from ftapp.contract.examples import Example
+from ftapp.contract.errors import DatasetError, HubError, HubUnreachable, JobError, ModelError
+from ftapp.contract.examples import Example, to_example
 from ftapp.contract.memory import Parameters, Shapes, count_parameters
 from ftapp.demo.preset import DEMO_PRESET
 from ftapp.hub import Account, Hub
@@ -159,6 +162,10 @@ class Studio:
                 f"'{info.id}' has {info.report.valid} usable row: too few to hold one out.",
                 "Add rows, or set the held-out share to 0.",
             )
+        try:
+            self.parameters(config.model, config.method)
+        except HubUnreachable:
+            pass  # the model may have been downloaded before: the worker finds out
         job = self._jobs.create(config)
         self.close_chat("a training started and needs the memory")
         self.scheduler.tick()
@@ -204,7 +211,7 @@ class Studio:
             self._stop_deadlines.setdefault(job.folder, time.monotonic() + self.settings.stop_grace_seconds)
 
     def kill(self, name: str, publication: str = "") -> None:
-        """End a job's processes now, without saving."""
+        """End a job's processes now; they have five seconds to save."""
         job = self._job(name, publication)
         job.request_stop()
         stop_tree(job.process())
@@ -244,6 +251,14 @@ class Studio:
                 raise JobError(f"{busy[0].name} is using the GPU.", "Chat when it has ended, or stop it.")
             self._chat = ChatProcess(self._jobs.get(run), self.settings.hub_token)
         return self._chat.generate(request)
+
+    def example_questions(self, run: str, count: int = 3) -> list[str]:
+        """Questions to try a run with: for the demo's model some of its held-out rows, else none."""
+        if self.run(run).config.model.id != DEMO:
+            return []
+        with (DEMO_FOLDER / "heldout.jsonl").open(encoding="utf-8") as rows:
+            firsts = [to_example(orjson.loads(row), "messages").messages[0] for row in islice(rows, count)]
+        return [message.content for message in firsts]
 
     def stop_chat(self) -> None:
         """Stop the answer that is being written."""
@@ -323,7 +338,7 @@ def _told(job: Job, status: Status) -> tuple[str, str]:
         case "stopped", ev.Stopped(step=step, artifact=str(artifact)):
             return f"Stopped at step {step}; the result so far is in {job.folder / artifact}", ""
         case "stopped", _:
-            return "Stopped before there was anything to save", "Start it again."
+            return "Ended before it could save", "Resume it from its last checkpoint, if it has one, or start it again."
         case "lost", _:
             last = [line for line in job.log_tail(4000).splitlines() if line.strip()]
             hint = "Resume it from its last checkpoint, or start it again."

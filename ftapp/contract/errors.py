@@ -5,7 +5,8 @@ FtappError                what happened, with the value; and a hint: what to do
 ├── DatasetError          an upload or a row that cannot be used
 ├── ModelError            a model that cannot be loaded, trained, merged or run
 ├── JobError              a run or publication that is missing, busy, or in the wrong state
-├── HubError              the Hub refused or could not be reached
+├── HubError              the Hub refused
+│   └── HubUnreachable    the Hub did not answer at all
 └── StorageError          the disk is full or not writable
 
 Caught in `ui/edge.py`, `__main__.py` and `workers/__main__.py`; anything else that is raised is a bug.
@@ -45,7 +46,11 @@ class JobError(FtappError):
 
 
 class HubError(FtappError):
-    """The Hub refused or could not be reached."""
+    """The Hub refused."""
+
+
+class HubUnreachable(HubError):
+    """The Hub did not answer at all; what is on this machine may still do."""
 
 
 class StorageError(FtappError):

@@ -65,9 +65,10 @@ def check(
     path: Path, filename: str = "", keep: Callable[[Example], None] | None = None, progress: Progress = lambda _: None
 ) -> Report:
     """Check every row, handing each usable one to `keep`; raises DatasetError if the file is unusable as a whole."""
+    filename = filename or path.name
     formats: Counter[Format] = Counter()
     columns: dict[str, None] = {}
-    for row in read_rows(path):
+    for row in read_rows(path, filename):
         if row.value is not None:
             formats[detect_format(row.value)] += 1
             if len(columns) < 200:
@@ -78,7 +79,7 @@ def check(
     chosen: Format = known.most_common(1)[0][0] if known else "unknown"
     rows = valid = problem_count = 0
     problems: list[Problem] = []
-    for row in read_rows(path):
+    for row in read_rows(path, filename):
         rows += 1
         try:
             if row.value is None:
@@ -97,7 +98,7 @@ def check(
         if rows % 5000 == 0:
             progress(rows)
     if not rows:
-        raise DatasetError(f"{filename or path.name} has no rows.", "Choose a file with at least one row.")
+        raise DatasetError(f"{filename} has no rows.", "Choose a file with at least one row.")
     return Report(
         format=chosen,
         rows=rows,

@@ -114,10 +114,10 @@ class Job:
 
     def process(self) -> ProcessId | None:
         """The process that works on this job, alive or not; None before it was started."""
-        started = self.state.started
         try:
             return ProcessId.model_validate_json((self.folder / "process.json").read_bytes())
         except (OSError, ValueError):
+            started = self.refresh().started
             return ProcessId(pid=started.pid, created=started.process_created) if started else None
 
     def record_process(self, process: ProcessId) -> None:
@@ -138,7 +138,9 @@ class Job:
                 return "failed"
         if alive:
             return "stopping" if self.stop_requested else "running" if state.started else "starting"
-        return "lost" if self.process() else "stopped" if self.stop_requested else "queued"
+        if self.stop_requested:
+            return "stopped"
+        return "lost" if self.process() else "queued"
 
     def _taken_up_again(self) -> bool:
         """Whether a process was started that has not said its first word, after one that said its last."""

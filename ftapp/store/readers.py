@@ -27,31 +27,35 @@ class Row:
         self.number, self.line, self.value, self.problem = number, line, value, problem
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a .jsonl, .json, .csv or .parquet file; raises DatasetError when the file as a whole is unusable."""
-    suffix = path.suffix.lower()
+def read_rows(path: Path, name: str = "") -> Iterator[Row]:
+    """The rows of a .jsonl, .json, .csv or .parquet file; raises DatasetError when the file as a whole is unusable.
+
+    `name` is what the person calls it, if the path does not say it.
+    """
+    name = name or path.name
+    suffix = Path(name).suffix.lower()
     if suffix not in SUFFIXES:
-        raise DatasetError(f"{path.name} is not a kind of file that can be read.", f"Use one of {', '.join(SUFFIXES)}.")
+        raise DatasetError(f"{name} is not a kind of file that can be read.", f"Use one of {', '.join(SUFFIXES)}.")
     try:
-        return _rows(path, suffix)
+        return _rows(path, name, suffix)
     except OSError as error:
-        raise DatasetError(f"{path.name} cannot be read: {error.strerror}.", "Check the file.") from error
+        raise DatasetError(f"{name} cannot be read: {error.strerror}.", "Check the file.") from error
 
 
-def _rows(path: Path, suffix: str) -> Iterator[Row]:
+def _rows(path: Path, name: str, suffix: str) -> Iterator[Row]:
     if path.stat().st_size == 0:
-        raise DatasetError(f"{path.name} is empty.", "Choose a file with at least one row.")
+        raise DatasetError(f"{name} is empty.", "Choose a file with at least one row.")
     if suffix == ".parquet":
-        return _parquet(path)
-    encoding = _encoding(path)
+        return _parquet(path, name)
+    encoding = _encoding(path, name)
     if suffix == ".csv":
-        return _csv(path, encoding)
+        return _csv(path, name, encoding)
     if suffix == ".json" and _first_character(path, encoding) == "[":
-        return _json_array(path, encoding)
+        return _json_array(path, name, encoding)
     return _json_lines(path, encoding)
 
 
-def _encoding(path: Path) -> str:
+def _encoding(path: Path, name: str) -> str:
     with path.open("rb") as file:
         head = file.read(65_536)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -60,7 +64,7 @@ def _encoding(path: Path) -> str:
         return "utf-8-sig"
     if b"\0" in head:
         raise DatasetError(
-            f"{path.name} is not a text file: it contains NUL bytes.", "Save it as UTF-8 text, or as .parquet."
+            f"{name} is not a text file: it contains NUL bytes.", "Save it as UTF-8 text, or as .parquet."
         )
     return "utf-8"
 
@@ -119,20 +123,20 @@ def _json_row(number: int, line: int, data: bytes) -> Row:
     return Row(number, line, value)
 
 
-def _json_array(path: Path, encoding: str) -> Iterator[Row]:
+def _json_array(path: Path, name: str, encoding: str) -> Iterator[Row]:
     if path.stat().st_size > WHOLE_LIMIT:
         raise DatasetError(
-            f"{path.name} is one JSON array of {path.stat().st_size / 2**20:.0f} MiB; the limit is 512 MiB.",
+            f"{name} is one JSON array of {path.stat().st_size / 2**20:.0f} MiB; the limit is 512 MiB.",
             "Save it as .jsonl, one row a line: that has no limit.",
         )
     try:
         text = path.read_bytes().decode(encoding)
         values = orjson.loads(text)
     except UnicodeError:
-        raise DatasetError(f"{path.name} is not UTF-8 text.", "Save it as UTF-8.") from None
+        raise DatasetError(f"{name} is not UTF-8 text.", "Save it as UTF-8.") from None
     except orjson.JSONDecodeError as error:
         raise DatasetError(
-            f"{path.name} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}.",
+            f"{name} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}.",
             "Correct it there; nothing was stored.",
         ) from None
     for number, value in enumerate(values, 1):
@@ -142,16 +146,16 @@ def _json_array(path: Path, encoding: str) -> Iterator[Row]:
             yield Row(number, 0, None, f"a row must be an object like {{...}}, this is {type(value).__name__}")
 
 
-def _csv(path: Path, encoding: str) -> Iterator[Row]:
+def _csv(path: Path, name: str, encoding: str) -> Iterator[Row]:
     csv.field_size_limit(LINE_LIMIT)
     # newline="" lets the csv module see quoted line breaks as they are
     with path.open(encoding=encoding, errors="strict", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
-            header = [name.strip() for name in next(reader, [])]
+            header = [column.strip() for column in next(reader, [])]
             if not any(header):
-                raise DatasetError(f"{path.name} has no column names in its first line.", "Add a header line.")
-            _refuse_doubled(path, header)
+                raise DatasetError(f"{name} has no column names in its first line.", "Add a header line.")
+            _refuse_doubled(name, header)
             number, line = 0, reader.line_num + 1
             for cells in reader:
                 if cells:
@@ -163,26 +167,26 @@ def _csv(path: Path, encoding: str) -> Iterator[Row]:
                 line = reader.line_num + 1
         except csv.Error as error:
             raise DatasetError(
-                f"{path.name} is not valid CSV near line {reader.line_num}: {error}.",
+                f"{name} is not valid CSV near line {reader.line_num}: {error}.",
                 "Check the quotes there; nothing was stored.",
             ) from None
         except UnicodeDecodeError:
-            raise DatasetError(f"{path.name} is not UTF-8 text.", "Save it as CSV UTF-8; nothing was stored.") from None
+            raise DatasetError(f"{name} is not UTF-8 text.", "Save it as CSV UTF-8; nothing was stored.") from None
 
 
-def _refuse_doubled(path: Path, names: list[str]) -> None:
-    doubled = sorted(name for name, count in Counter(names).items() if count > 1)
+def _refuse_doubled(name: str, columns: list[str]) -> None:
+    doubled = sorted(column for column, count in Counter(columns).items() if count > 1)
     if doubled:
-        raise DatasetError(f"{path.name} has the column {doubled[0]!r} more than once.", "Give each its own name.")
+        raise DatasetError(f"{name} has the column {doubled[0]!r} more than once.", "Give each its own name.")
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path, name: str) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        _refuse_doubled(path, file.schema_arrow.names)
+        _refuse_doubled(name, file.schema_arrow.names)
         number = 0
         for batch in file.iter_batches(batch_size=1000):
             for value in batch.to_pylist():
@@ -191,4 +195,4 @@ def _parquet(path: Path) -> Iterator[Row]:
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError, LookupError) as error:
         # besides its own errors: text that is not UTF-8, dates out of range, time zones that nobody knows
         why = (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
-        raise DatasetError(f"{path.name} is not a readable Parquet file: {why}.", "Write it again.") from None
+        raise DatasetError(f"{name} is not a readable Parquet file: {why}.", "Write it again.") from None

@@ -15,12 +15,12 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
                 if not 0 < length <= 100 * 2**20:
-                    raise ValueError("its header is too long")
+                    raise ValueError("its header is missing or too long")
                 header = orjson.loads(file.read(length))
             for name, tensor in header.items():
                 if name != "__metadata__":
                     shapes[name] = tuple(tensor["shape"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{path} is not a readable safetensors file: {error}.", "Download it again.") from None
     if not shapes:
         raise ModelError(

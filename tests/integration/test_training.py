@@ -1,0 +1,190 @@
+"""Training with real processes: every method learns; stop saves; a killed worker is told as lost and can be resumed."""
+
+import math
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ftapp.contract import events as ev
+from ftapp.contract.errors import DatasetError, ModelError
+from ftapp.studio import JobView, Studio
+from tests.integration.conftest import Trained
+from tests.running import config_for, finish, wait_for, wait_for_step
+
+LONG = {"duration": {"epochs": 500}, "evaluation": {"steps": 10}}
+
+
+def losses(view: JobView) -> list[float]:  # type: ignore[type-arg]
+    return [metrics.loss for metrics in view.state.metrics]
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def assert_learned(view: JobView) -> None:  # type: ignore[type-arg]
+    assert view.status == "finished", (view.message, view.state)
+    assert mean(losses(view)[-3:]) < 0.97 * mean(losses(view)[:3])
+    assert view.state.evaluations[-1].loss < view.state.evaluations[0].loss
+    assert view.state.evaluations[-1].tokens > 0
+    assert view.has_result
+
+
+def test_lora_learns_and_says_everything(trained: Trained) -> None:
+    view = trained.studio.run(trained.run)
+    assert_learned(view)
+    resolved = view.state.resolved
+    assert resolved is not None
+    assert resolved.train_rows + resolved.eval_rows == 96
+    assert resolved.total_steps == view.state.metrics[-1].step == view.state.metrics[-1].total_steps
+    assert resolved.trainable_parameters == trained.studio.parameters(view.config.model, view.config.method).trainable
+    assert resolved.total_parameters == trained.studio.parameters(view.config.model, view.config.method).total
+    assert resolved.values["data.max_length"] != "auto"
+    assert view.state.started is not None
+    assert "torch" in view.state.started.versions
+    config = (trained.folder / "adapter" / "adapter_config.json").read_text()
+    assert str(trained.base.parent) not in config
+
+
+@pytest.mark.parametrize("method", ["qlora", "full"])
+def test_qlora_and_full_learn(studio: Studio, tiny_llama: Path, tmp_path: Path, method: str) -> None:
+    view = finish(studio, studio.start_training(config_for(studio, tiny_llama, tmp_path, method)))
+    assert_learned(view)
+
+
+def test_stop_saves_an_adapter_that_loads(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    run = studio.start_training(config_for(studio, tiny_llama, tmp_path, **LONG))
+    wait_for_step(studio, run, 3)
+    studio.stop(run)
+    view = finish(studio, run)
+    assert view.status == "stopped"
+    assert isinstance(view.state.end, ev.Stopped)
+    assert view.state.end.step >= 3
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), view.folder / "adapter")
+    changed = [p for name, p in model.named_parameters() if "lora_B" in name]
+    assert changed
+    assert all(p.abs().sum() > 0 for p in changed)
+
+
+def test_a_killed_worker_is_lost_and_can_be_resumed(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
+    run = studio.start_training(config_for(studio, tiny_llama, tmp_path, **LONG))
+    wait_for(lambda: studio.run(run).state.checkpoints, "a checkpoint")
+    started = studio.run(run).state.started
+    assert started is not None
+    os.kill(started.pid, signal.SIGKILL)
+    view = finish(studio, run)
+    assert view.status == "lost"
+    assert "killed" in view.message
+    assert "checkpoint" in view.hint
+    step = view.state.checkpoints[-1].step
+    studio.resume(run)
+    wait_for(lambda: (m := studio.run(run).state.metrics) and m[-1].step > step + 1, "steps after the checkpoint")
+    view = studio.run(run)
+    assert view.status == "running"
+    steps = [metrics.step for metrics in view.state.metrics]
+    assert steps == sorted(set(steps)), "each step is told once"
+    assert any("Goes on from checkpoint-" in note.message for note in view.state.notes)
+    studio.kill(run)
+    assert finish(studio, run).status == "stopped"
+
+
+def test_a_second_run_waits_for_the_first(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
+    config = config_for(studio, tiny_llama, tmp_path, **LONG)
+    first = studio.start_training(config)
+    second = studio.start_training(config_for(studio, tiny_llama, tmp_path, duration={"max_steps": 2}))
+    wait_for_step(studio, first, 1)
+    assert studio.run(second).status == "queued"
+    studio.kill(first)
+    studio.scheduler.tick()
+    assert finish(studio, second).status == "finished"
+
+
+def test_the_worker_ignores_the_end_of_its_parent(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
+    run = studio.start_training(config_for(studio, tiny_llama, tmp_path, **LONG))
+    started = wait_for(lambda: studio.run(run).state.started, "the start")
+    assert os.getsid(started.pid) != os.getsid(0)
+    assert not psutil.Process(started.pid).net_connections()
+    studio.kill(run)
+
+
+def test_models_that_cannot_be_used_are_refused_before_a_run_exists(
+    studio: Studio, tiny_llama: Path, tmp_path: Path
+) -> None:
+    config = config_for(studio, tiny_llama, tmp_path, model={"id": str(tmp_path / "nothing")})
+    with pytest.raises(ModelError, match="not a model's folder"):
+        studio.start_training(config)
+    with pytest.raises(DatasetError, match="no dataset called"):
+        studio.start_training(config_for(studio, tiny_llama, tmp_path, data={"dataset": "nothing"}))
+    assert studio.runs() == []
+
+
+def test_a_model_that_transformers_does_not_know_fails_in_plain_words(
+    studio: Studio, tiny_llama: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    strange = shutil.copytree(tiny_llama, tmp_path / "strange")
+    text = (strange / "config.json").read_text()
+    (strange / "config.json").write_text(text.replace('"llama"', '"unheard-of"'))
+    view = finish(studio, studio.start_training(config_for(studio, strange, tmp_path)))
+    assert view.status == "failed"
+    assert "strange cannot be loaded" in view.message
+    assert "Traceback" not in view.message + view.hint
+    assert isinstance(view.state.end, ev.Failed)
+    assert "Traceback" in view.state.end.traceback
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_a_hint(
+    studio: Studio, tiny_llama: Path, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    with torch.no_grad():
+        model.model.norm.weight[0] = torch.nan
+    model.save_pretrained(tmp_path / "broken")
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (tmp_path / "broken" / file).write_bytes((tiny_llama / file).read_bytes())
+    view = finish(studio, studio.start_training(config_for(studio, tmp_path / "broken", tmp_path)))
+    assert view.status == "failed"
+    assert "not a finite number" in view.message
+    assert "learning rate" in view.hint
+    assert math.isnan(view.state.metrics[0].loss), "a NaN loss is news"
+
+
+def test_over_long_rows_are_left_out_and_counted(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
+    config = config_for(studio, tiny_llama, tmp_path, data={"max_length": 16}, duration={"max_steps": 1})
+    view = finish(studio, studio.start_training(config))
+    assert view.status == "failed"
+    assert "fits into 16 tokens" in view.message
+
+
+def test_a_full_disk_is_told_and_loses_nothing(tiny_llama: Path, tmp_path: Path) -> None:
+    """On a disk of 3 MiB the second checkpoint does not fit."""
+    import subprocess
+
+    from ftapp.settings import Settings
+
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        studio = Studio(Settings(disk / "home", "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
+        config = config_for(studio, tiny_llama, tmp_path, "full", evaluation={"steps": 1})
+        view = finish(studio, studio.start_training(config))
+        assert view.status == "failed", view.message
+        assert view.message == "The disk is full."
+        assert "checkpoint" in view.hint
+        assert view.state.metrics, "what was said before is still there"
+        assert studio.dataset(view.config.data.dataset).report.valid == 96
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

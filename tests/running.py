@@ -1,0 +1,68 @@
+"""Runs for tests: rows to train on, a config that is quick, and waiting for a condition with a limit."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ftapp.contract.config import RunConfig, parse_run_config
+from ftapp.studio import RunView, Studio
+
+T = TypeVar("T")
+
+TIME_LIMIT = 180.0
+
+
+def wait_for(condition: Callable[[], T], what: str, seconds: float = TIME_LIMIT) -> T:
+    """The condition's first true value; fails the test when the time is up."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+def write_rows(path: Path, count: int = 96) -> Path:
+    """A file of sums as conversations."""
+    rows = []
+    for number in range(count):
+        a, b = number % 12, number // 12
+        turns = [("user", f"What is {a} plus {b}?"), ("assistant", f"It is {a + b}.")]
+        rows.append(json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}))
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def config_for(studio: Studio, base: Path, folder: Path, method: str = "lora", **changes: Any) -> RunConfig:
+    """A config for a tiny model on rows of its own, quick to train; sections of the config may be changed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    info = studio.add_dataset(write_rows(folder / "sums.jsonl"), "sums.jsonl")
+    values: dict[str, Any] = {
+        "model": {"id": str(base)},
+        "data": {"dataset": info.id},
+        "method": {"type": method},
+        "optim": {"learning_rate": 3e-3},
+        "batch": {"effective_size": 8},
+        "duration": {"epochs": 2},
+    }
+    for section, change in changes.items():
+        values[section] = {**values.get(section, {}), **change}
+    return parse_run_config(values)
+
+
+def finish(studio: Studio, name: str) -> RunView:
+    """Wait until the run has ended, one way or another."""
+    return wait_for(lambda: (view := studio.run(name)) and not view.active and view, f"the end of {name}")
+
+
+def wait_for_step(studio: Studio, name: str, step: int) -> RunView:
+    """Wait until the run has done so many steps; fails if it ends before."""
+
+    def reached() -> RunView | None:
+        view = studio.run(name)
+        assert view.active, f"{name} ended before step {step}: {view.status} {view.message}"
+        return view if view.state.metrics and view.state.metrics[-1].step >= step else None
+
+    return wait_for(reached, f"step {step} of {name}")
