@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -38,6 +39,16 @@ class ModelConfig(Contract):
 
     revision: Line | None = Field(None, max_length=200, title="Revision", json_schema_extra=ADVANCED)
     """Branch, tag or commit of a Hub model; empty means the newest commit of the main branch."""
+
+    @property
+    def public_name(self) -> str:
+        """The name as a stranger may read it: the Hub id, or a folder's last part, never a path."""
+        return PurePath(self.id).name if PurePath(self.id).is_absolute() else self.id
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether others can get this model by its name."""
+        return self.id != "demo" and not PurePath(self.id).is_absolute()
 
 
 class DataConfig(Contract):

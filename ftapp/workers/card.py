@@ -9,7 +9,6 @@ from huggingface_hub import ModelCard, ModelCardData
 from ftapp.contract import events as ev
 from ftapp.contract.config import AdapterConfig, PublishConfig, RunConfig
 from ftapp.store.jobs import Job, JobState
-from ftapp.workers.models import public_name
 
 METHODS = {"lora": "LoRA", "qlora": "QLoRA (NF4, double quantisation)", "full": "full fine-tuning"}
 
@@ -23,7 +22,7 @@ def write_card(folder: Path, run: Job, publication: PublishConfig) -> None:
 def card(config: RunConfig, state: JobState, publication: PublishConfig) -> str:
     """The model card's text, with its metadata in front."""
     adapter = publication.artifact == "adapter"
-    base, on_hub = public_name(config.model), _on_hub(config)
+    base, on_hub = config.model.public_name, config.model.on_hub
     title = publication.destination.split("/")[1] if publication.destination else f"{base}, fine-tuned"
     resolved: dict[str, Any] = state.resolved.values if state.resolved else {}
     data = ModelCardData(
@@ -44,10 +43,6 @@ def card(config: RunConfig, state: JobState, publication: PublishConfig) -> str:
         "## Made with\n\n" + _versions(state),
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
-
-
-def _on_hub(config: RunConfig) -> bool:
-    return config.model.id != "demo" and not Path(config.model.id).is_absolute()
 
 
 def _what(config: RunConfig, resolved: dict[str, Any], adapter: bool, base: str, on_hub: bool) -> str:

@@ -20,7 +20,7 @@ from ftapp.contract.chat import Done, Error, Generate, Loading, Ready, Reply, St
 from ftapp.contract.config import FullConfig, QloraConfig
 from ftapp.contract.errors import FtappError, ModelError
 from ftapp.store.jobs import Job
-from ftapp.workers import models
+from ftapp.workers import models, sources
 from ftapp.workers.tokens import Encoder
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ class ChatModel:
         revision = state.resolved.values.get("model.revision") if state.resolved else None
         model = config.model.model_copy(update={"revision": revision or config.model.revision})
         self._on = models.hardware()
-        self._name = models.public_name(config.model)
-        self._base_folder, _ = models.find_files(model, os.environ.get("HF_TOKEN"), lambda: None)
+        self._name = config.model.public_name
+        self._base_folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), lambda: None)
         self._quantised = isinstance(config.method, QloraConfig)
         self._base: PreTrainedModel | None = None
         if isinstance(config.method, FullConfig):

@@ -1,14 +1,12 @@
-"""Models: find the files, load, quantise, attach the adapter; the only place that decides dtype and device."""
+"""Models: load, quantise, attach the adapter; the only place that decides dtype and device."""
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import ModelCard, snapshot_download
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel
 from transformers import (
@@ -19,15 +17,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig
+from ftapp.contract.config import AdapterConfig, FullConfig
 from ftapp.contract.errors import ModelError
-from ftapp.hub import told
 
 log = logging.getLogger(__name__)
-
-DEMO_MODEL = Path(__file__).parents[1] / "demo" / "model"
-FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*"]
-NOT_FILES = ["original/*", "onnx/*", "openvino/*", "consolidated*", "*.msgpack"]
 
 
 @dataclass(frozen=True)
@@ -46,39 +39,6 @@ def hardware() -> Hardware:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Hardware("cuda", torch.cuda.get_device_name(), torch.bfloat16 if native else torch.float16)
     return Hardware("cpu", "CPU", torch.float32)
-
-
-def find_files(model: ModelConfig, token: str | None, downloading: Callable[[], None]) -> tuple[Path, str | None]:
-    """The model's folder on this machine and, for a Hub model, its commit; downloads what is missing."""
-    if model.id == "demo":
-        return DEMO_MODEL, None
-    folder = Path(model.id)
-    if folder.is_absolute():
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"{folder} is not a model's folder.", "It needs config.json and .safetensors files.")
-        return folder, None
-    downloading()
-    with told(model.id):
-        found = Path(
-            snapshot_download(
-                model.id,
-                revision=model.revision,
-                token=token or False,
-                allow_patterns=FILES,
-                ignore_patterns=NOT_FILES,
-            )
-        )
-    return found, found.name
-
-
-def licence(folder: Path) -> str | None:
-    """The licence that the model's own card names, if any."""
-    try:
-        data = ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data
-    except (OSError, ValueError):
-        return None
-    named = data.get("license_name") if data.get("license") == "other" else data.get("license")
-    return named if isinstance(named, str) else None
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -150,16 +110,6 @@ def attach_adapter(base: PreTrainedModel, adapter: Path) -> PeftModel:
         raise ModelError(f"The adapter in {adapter} does not fit its base: {_first_line(error)}.") from error
 
 
-def name_base(path: Path, model: ModelConfig, revision: str | None) -> None:
-    """Write the base's public name and commit into a saved config, where the libraries left the path it came from."""
-    config = json.loads(path.read_text())
-    if "_name_or_path" in config:
-        config["_name_or_path"] = public_name(model)
-    if "base_model_name_or_path" in config:
-        config |= {"base_model_name_or_path": public_name(model), "revision": revision}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
 def stop_at(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Let generation end at the tokenizer's stop token, besides those where the model ended before."""
     known = model.generation_config.eos_token_id
@@ -174,11 +124,6 @@ def stored_dtype(folder: Path) -> torch.dtype:
     named = config.get("dtype") or config.get("torch_dtype") or config.get("text_config", {}).get("dtype")
     dtype = getattr(torch, str(named).removeprefix("torch."), None)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
-
-
-def public_name(model: ModelConfig) -> str:
-    """The base's name as a stranger may read it: the Hub id, or a folder's last part, never a path."""
-    return Path(model.id).name if Path(model.id).is_absolute() else model.id
 
 
 def _first_line(error: BaseException) -> str:

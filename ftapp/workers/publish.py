@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -17,9 +16,8 @@ from ftapp.contract.errors import HubError, JobError
 from ftapp.hub import told
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
-from ftapp.workers import models
+from ftapp.workers import sources
 from ftapp.workers.card import write_card
-from ftapp.workers.merge import NotStreamable, merge
 
 
 class _Stop(Exception):
@@ -98,10 +96,13 @@ class _Publication:
             self._progress("copying", done, total)
 
     def _merge(self, out: Path) -> None:
+        # torch takes seconds to load, and only a merge needs it
+        from ftapp.workers.merge import NotStreamable, merge
+
         state = self._run.refresh()
         revision = state.resolved.values.get("model.revision") if state.resolved else None
         model = self._run_config.model.model_copy(update={"revision": revision or self._run_config.model.revision})
-        base, _ = models.find_files(model, self._token, lambda: self._say(ev.Phase(name="downloading")))
+        base, _ = sources.find_files(model, self._token, lambda: self._say(ev.Phase(name="downloading")))
         self._check_disk(out, sum(path.stat().st_size for path in base.glob("*.safetensors")))
         self._say(ev.Phase(name="merging"))
         try:
@@ -109,11 +110,15 @@ class _Publication:
         except NotStreamable as reason:
             self._say(ev.Note(message=f"Merged in memory by PEFT, since {reason}."))
             self._merge_in_memory(base, out)
-        models.name_base(out / "config.json", self._run_config.model, None)
+        sources.name_base(out / "config.json", self._run_config.model, None)
 
     def _merge_in_memory(self, base: Path, out: Path) -> None:
+        import torch
+
+        from ftapp.workers import models
+
         cpu = models.Hardware("cpu", "CPU", torch.float32)
-        model = models.load_base(base, models.public_name(self._run_config.model), cpu, models.stored_dtype(base))
+        model = models.load_base(base, self._run_config.model.public_name, cpu, models.stored_dtype(base))
         adapter = self._run.folder / "adapter"
         merged = models.attach_adapter(model, adapter).merge_and_unload(safe_merge=True)
         tokenizer = models.load_tokenizer(adapter)

@@ -20,7 +20,7 @@ from ftapp.contract.examples import Example, RowProblem
 from ftapp.store.datasets import DatasetStore, split
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
-from ftapp.workers import models
+from ftapp.workers import models, sources
 from ftapp.workers.reporting import Reporter
 from ftapp.workers.tokens import IGNORED, Encoder, TokenRow
 
@@ -39,11 +39,11 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
     on = models.hardware()
     world = int(os.environ.get("WORLD_SIZE", "1"))
 
-    folder, revision = models.find_files(
+    folder, revision = sources.find_files(
         config.model, os.environ.get("HF_TOKEN"), lambda: say.say(ev.Phase(name="downloading"))
     )
     say.say(ev.Phase(name="loading"))
-    name = models.public_name(config.model)
+    name = config.model.public_name
     encoder = Encoder(models.load_tokenizer(folder), name)
     for note in encoder.notes:
         say.say(ev.Note(message=note))
@@ -76,7 +76,7 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
         ev.Resolved(
             values={
                 "model.revision": revision,
-                "model.licence": models.licence(folder),
+                "model.licence": sources.licence(folder),
                 "data.max_length": rows.max_length,
                 "optim.learning_rate": arguments.learning_rate,
                 "batch.micro_size": arguments.per_device_train_batch_size,
@@ -302,6 +302,6 @@ def _save(trainer: _Trainer, folder: Path, config: RunConfig, base: Path, revisi
     model.generation_config.save_pretrained(draft)
     tokenizer.save_pretrained(draft)
     (draft / "README.md").unlink(missing_ok=True)
-    models.name_base(draft / ("config.json" if full else "adapter_config.json"), config.model, revision)
+    sources.name_base(draft / ("config.json" if full else "adapter_config.json"), config.model, revision)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)

@@ -1,0 +1,58 @@
+"""Where a model's files are, what they say of themselves, and what they may tell of this machine; no torch."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from huggingface_hub import ModelCard, snapshot_download
+
+from ftapp.contract.config import ModelConfig
+from ftapp.contract.errors import ModelError
+from ftapp.hub import told
+
+DEMO_MODEL = Path(__file__).parents[1] / "demo" / "model"
+FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*"]
+NOT_FILES = ["original/*", "onnx/*", "openvino/*", "consolidated*", "*.msgpack"]
+
+
+def find_files(model: ModelConfig, token: str | None, downloading: Callable[[], None]) -> tuple[Path, str | None]:
+    """The model's folder on this machine and, for a Hub model, its commit; downloads what is missing."""
+    if model.id == "demo":
+        return DEMO_MODEL, None
+    folder = Path(model.id)
+    if folder.is_absolute():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder} is not a model's folder.", "It needs config.json and .safetensors files.")
+        return folder, None
+    downloading()
+    with told(model.id):
+        found = Path(
+            snapshot_download(
+                model.id,
+                revision=model.revision,
+                token=token or False,
+                allow_patterns=FILES,
+                ignore_patterns=NOT_FILES,
+            )
+        )
+    return found, found.name
+
+
+def licence(folder: Path) -> str | None:
+    """The licence that the model's own card names, if any."""
+    try:
+        data = ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data
+    except (OSError, ValueError):
+        return None
+    named = data.get("license_name") if data.get("license") == "other" else data.get("license")
+    return named if isinstance(named, str) else None
+
+
+def name_base(path: Path, model: ModelConfig, revision: str | None) -> None:
+    """Write the base's public name and commit into a saved config, where the libraries left the path it came from."""
+    config = json.loads(path.read_text())
+    if "_name_or_path" in config:
+        config["_name_or_path"] = model.public_name
+    if "base_model_name_or_path" in config:
+        config |= {"base_model_name_or_path": model.public_name, "revision": revision}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
