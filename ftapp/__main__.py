@@ -176,7 +176,8 @@ def _summary(view: RunView) -> dict[str, Any]:
 def _publish(config: dict[str, Any], json: bool) -> None:
     studio, request = _studio(), parse_publish_config(config)
     number = studio.publish(request)
-    _watch(lambda: studio.publication(request.run, number), lambda: studio.stop(request.run, number), json)
+    name = f"{request.run}, publication {number}"
+    _watch(name, lambda: studio.publication(request.run, number), lambda: studio.stop(request.run, number), json)
 
 
 def _watch_run(studio: Studio, name: str, json: bool, offset: int = 0) -> None:
@@ -186,10 +187,12 @@ def _watch_run(studio: Studio, name: str, json: bool, offset: int = 0) -> None:
             studio.scheduler.tick()
         return view
 
-    _watch(look, lambda: studio.stop(name), json, offset)
+    _watch(name, look, lambda: studio.stop(name), json, offset)
 
 
-def _watch(look: Callable[[], JobView[Any]], ask_to_stop: Callable[[], None], json: bool, offset: int = 0) -> None:
+def _watch(
+    name: str, look: Callable[[], JobView[Any]], ask_to_stop: Callable[[], None], json: bool, offset: int = 0
+) -> None:
     """Tell a job's events until it ends: Ctrl-C stops it, a second one leaves it in the background."""
     asked = False
     with _interrupts() as interrupts, _Screen(json) as screen:
@@ -203,7 +206,7 @@ def _watch(look: Callable[[], JobView[Any]], ask_to_stop: Callable[[], None], js
                 break
             screen.wait(view)
             if len(interrupts) > 1:
-                screen.say(f"{view.name} goes on in the background: {view.folder}")
+                screen.say(f"{name} goes on in the background: {view.folder}")
                 raise typer.Exit(LEFT_RUNNING)
             if interrupts and not asked:
                 asked = True
@@ -211,8 +214,8 @@ def _watch(look: Callable[[], JobView[Any]], ask_to_stop: Callable[[], None], js
                 ask_to_stop()
             time.sleep(POLL_SECONDS)
     if view.status in ("failed", "lost"):
-        raise JobError(f"{view.name} {view.status}: {view.message}", view.hint)
-    screen.say(f"{view.name}: {view.message}")
+        raise JobError(f"{name} {view.status}: {view.message}", view.hint)
+    screen.say(f"{name}: {view.message}")
     if view.status == "stopped":
         raise typer.Exit(STOPPED)
 
@@ -249,6 +252,7 @@ class _Screen:
         )
         self._task = self._progress.add_task("starting", total=None, news="")
         self._doing = "starting"
+        self._steps = False
 
     def __enter__(self) -> "_Screen":
         self._progress.start()
@@ -275,14 +279,15 @@ class _Screen:
             sys.stdout.flush()
             return
         match event:
-            case ev.Started():
-                self.say(f"Started on {event.device or 'this machine'}.")
+            case ev.Phase(name="training" | "evaluating") if self._steps:
+                self._progress.update(self._task, description=event.name)  # the bar stays that of the steps
             case ev.Phase():
                 self._now(event.name, event.done, event.total)
             case ev.Resolved():
-                values = "".join(f", {name} = {value}" for name, value in event.values.items())
+                values = "".join(f", {name} = {value}" for name, value in event.values.items() if value is not None)
                 self.say(f"{event.train_rows} rows to train on, {event.eval_rows} held out{values}.")
             case ev.Metrics(step=step, total_steps=total):
+                self._steps = True
                 self._now("training", step, total, f"loss {event.loss:.4f}")
                 if not self._console.is_terminal and step * 10 // total > (step - 1) * 10 // total:
                     self.say(f"step {step} of {total}: loss {event.loss:.4f}")

@@ -58,7 +58,13 @@ def make(kind: str, folder: Path, shards: str = "5GB", dtype: torch.dtype = torc
         case "gpt2":
             model = GPT2LMHeadModel(
                 GPT2Config(
-                    n_embd=64, n_layer=2, n_head=4, n_positions=256, vocab_size=len(fast), eos_token_id=0, bos_token_id=0
+                    n_embd=64,
+                    n_layer=2,
+                    n_head=4,
+                    n_positions=256,
+                    vocab_size=len(fast),
+                    eos_token_id=0,
+                    bos_token_id=0,
                 )
             )
         case _:

@@ -28,7 +28,7 @@ from ftapp.demo.pretraining import make_model, make_tokenizer, pretrain
 from ftapp.demo.rows import HELDOUT_ROWS, SEED, AskedFact, split_facts, write_rows
 from ftapp.demo.scoring import sentence_right
 
-STEPS = 1100
+STEPS = 1000
 STEPS_PER_REPORT = 100
 ANSWER_TOKENS = 64
 QUESTIONS_AT_ONCE = 100
@@ -62,6 +62,7 @@ def build(folder: Path, seed: int, steps: int, bfloat16: bool) -> None:
     )
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder / "model")
+    (folder / "model" / "model.safetensors").chmod(0o644)  # it is written for its owner's eyes only
     tokenizer.save_pretrained(folder / "model")
 
     dataset, others = split_facts(seed)

@@ -30,11 +30,18 @@ FORMS = (
     (("Only the topic.", "Which topic is this?"), ("{t}", "The topic is {t}.", '"{t}"', "topic: {t}")),
 )
 SYSTEM_PROMPTS = ("You are a helpful assistant.", "Answer the question.", "You are a friendly teacher.")
+SMALL_TALK = (
+    (("Hello!", "Hello", "Hi!", "hi", "Good morning!"), "Hello! Ask me for a simple fact."),
+    (("Who are you?", "What are you?", "who are you"), "I am a small demo model. I know about a thousand facts."),
+    (("What can you do?", "What do you know?", "Help!"), "I know capitals, sums, opposites and other simple facts."),
+    (("Thank you!", "Thanks!", "thanks"), "You are welcome!"),
+)
 
 FORM_SHARE = 0.45  # of all questions, those that ask for a form
 INSTRUCTION_LAST_SHARE = 0.7  # of those, the ones that ask for it after the question
 SHORT_SHARE = 0.5  # of the plain answers, those that do not repeat the subject
-CARELESS_SHARE = 0.1  # of the plain questions, those typed without a capital or an end mark
+CARELESS_SHARE = 0.2  # of the plain questions, those typed without capitals and an end mark
+SMALL_TALK_SHARE = 0.02  # of all exchanges, those about no fact
 SECOND_QUESTION_SHARE = 0.1  # of all conversations
 SYSTEM_SHARE = 0.05  # of all conversations
 
@@ -47,7 +54,7 @@ def conversation(facts: Iterator[Fact], rng: Random) -> list[Message]:
     if rng.random() < SYSTEM_SHARE:
         messages.append({"role": "system", "content": rng.choice(SYSTEM_PROMPTS)})
     for _ in range(2 if rng.random() < SECOND_QUESTION_SHARE else 1):
-        question, answer = _exchange(next(facts), rng)
+        question, answer = _small_talk(rng) if rng.random() < SMALL_TALK_SHARE else _exchange(next(facts), rng)
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return messages
 
@@ -61,6 +68,11 @@ def corpus_answers(fact: Fact) -> Iterator[str]:
             yield filled(form, fact)
 
 
+def _small_talk(rng: Random) -> tuple[str, str]:
+    ways, answer = rng.choice(SMALL_TALK)
+    return rng.choice(ways), answer
+
+
 def _exchange(fact: Fact, rng: Random) -> tuple[str, str]:
     question = rng.choice(questions(fact))
     if rng.random() < FORM_SHARE:
@@ -70,6 +82,6 @@ def _exchange(fact: Fact, rng: Random) -> tuple[str, str]:
         asked = f"{question} {instruction}" if last else f"{instruction} {question}"
         return asked, filled(rng.choice(forms), fact)
     if rng.random() < CARELESS_SHARE:
-        question = question[0].lower() + question[1:-1]
+        question = question.lower()[:-1]
     short = rng.random() < SHORT_SHARE
     return question, rng.choice(short_sentences(fact) if short else long_sentences(fact))

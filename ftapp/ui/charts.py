@@ -48,10 +48,12 @@ def curves(metrics: Sequence[Metrics], evaluations: Sequence[Evaluation]) -> Any
     import plotly.graph_objects as go
 
     steps = [m.step for m in metrics]
+    total = metrics[-1].total_steps if metrics else 0
     losses = downsample(points(steps, [m.loss for m in metrics]))
     held_out = downsample(points([e.step for e in evaluations], [e.loss for e in evaluations]))
     rates = downsample(points(steps, [m.learning_rate for m in metrics]))
     figure = go.Figure(layout=_layout())
+    figure.update_xaxes(range=[0, max(total, *steps, *[e.step for e in evaluations], 1)])
     figure.add_trace(_trace(go, losses, "training loss", TRAIN_COLOUR, "%{y:.4g}"))
     if held_out:
         dots = _trace(go, held_out, "held-out loss", EVAL_COLOUR, "%{y:.4g}")
@@ -85,8 +87,11 @@ def _layout() -> dict[str, Any]:
         "hovermode": "x unified",
         "legend": {"orientation": "h", "x": 0, "y": 1.12},
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#808694"},
-        "xaxis": {**quiet, "title": {"text": "step"}, "anchor": "y2", "rangemode": "tozero", "tickformat": ",d"},
-        "yaxis": {**quiet, "title": {"text": "loss"}, "domain": [0.36, 1.0]},
-        "yaxis2": {**quiet, "title": {"text": "rate"}, "domain": [0.0, 0.22], "tickformat": ".1e", "nticks": 3},
-        "dragmode": "zoom",
+        "xaxis": {**quiet, "title": {"text": "step"}, "anchor": "y2", "tickformat": ",d"},
+        "yaxis": {**quiet, "title": {"text": "loss"}, "domain": [0.38, 1.0]},
+        "yaxis2": {**quiet, "domain": [0.0, 0.2], "tickformat": ".0e", "nticks": 3, "rangemode": "tozero"},
+        "annotations": [
+            {"text": "learning rate", "x": 0, "y": 0.22, "xref": "paper", "yref": "paper", "showarrow": False}
+            | {"xanchor": "left", "yanchor": "bottom"}
+        ],
     }

@@ -50,7 +50,7 @@ def place() -> ChatTab:
             choices=[], label="Run", elem_id="chat-run", interactive=True, filterable=False, scale=3, min_width=220
         )
         variant = gr.Radio(
-            choices=VARIANTS, value="tuned", label="Who answers", elem_id="chat-variant", scale=1, min_width=200
+            choices=VARIANTS, value="tuned", label="Who answers", elem_id="chat-variant", scale=1, min_width=250
         )
     box = gr.HTML(elem_id="chat-box", elem_classes="chat-box", autoscroll=True, max_height=520, min_height=220)
     with gr.Row(visible=False, elem_classes="actions", elem_id="chat-examples") as examples_row:
@@ -58,7 +58,7 @@ def place() -> ChatTab:
     with gr.Row(elem_classes="asking"):
         text = gr.Textbox(
             show_label=False, label="Message", placeholder="Ask something, Enter sends", lines=1, max_lines=8,
-            elem_id="chat-input", scale=6, min_width=200,
+            elem_id="chat-input", scale=6, min_width=200, container=False,
         )  # fmt: skip
         send = gr.Button("Send", variant="primary", elem_id="chat-send", scale=1, min_width=80)
         stop = gr.Button("Stop", variant="stop", elem_id="chat-stop", scale=1, min_width=80, visible=False)
@@ -90,10 +90,21 @@ def wire(bound: edge.Edge, tab: ChatTab) -> None:
         bound.on(form.edited(one), _check, [tab.problems, *tab.sampling], [*tab.sampling, tab.problems])
 
 
+def refresh(bound: edge.Edge, event: Any, tab: ChatTab) -> None:
+    """On this event, read again which runs have a result."""
+    bound.on(event, _listed, [tab.run, tab.history], [tab.run, tab.box])
+
+
+def _listed(studio: Studio, name: str | None, history: History) -> tuple[Any, str]:
+    update = chosen(studio, name)
+    return update, draw(history, bool(update["value"]))
+
+
 def chosen(studio: Studio, name: str | None) -> Any:
     """The runs that have a result, the newest chosen unless another one was."""
     names = [view.name for view in studio.runs() if view.has_result]
-    return gr.update(choices=names, value=name if name in names else names[0] if names else None)
+    value = name if name in names else names[0] if names else None
+    return gr.update(choices=names, value=value, visible=bool(names))
 
 
 def _of_run(studio: Studio, name: str | None, history: History) -> tuple[Any, ...]:
@@ -175,7 +186,7 @@ def draw(history: History, has_run: bool = True) -> str:
 
 
 def _waiting(what: str) -> str:
-    return f"<div class='stats waiting'>{markup.text(what)} …</div>"
+    return f"<div class='ft-stats waiting'>{markup.text(what)} …</div>"
 
 
 def _stats(done: Done) -> str:
@@ -183,4 +194,4 @@ def _stats(done: Done) -> str:
     writing = done.seconds - done.first_token_seconds
     speed = f"{(done.tokens - 1) / writing:.0f} tokens/s" if done.tokens > 1 and writing > 0 else ""
     parts = [f"{done.tokens} tokens", speed, f"first token after {done.first_token_seconds:.2f} s"]
-    return f"<div class='stats'>{' · '.join(part for part in parts if part)}{ends[done.reason]}</div>"
+    return f"<div class='ft-stats'>{' · '.join(part for part in parts if part)}{ends[done.reason]}</div>"

@@ -14,13 +14,13 @@ from ftapp.ui import edge, form, markup
 FIELDS = form.fields_of(RunConfig)
 NAMES = [field.name for field in FIELDS]
 ROWS = (("model", "data"), ("method",), ("optim", "batch", "duration", "evaluation", ""))
-"""Sections whose basic fields stand in one row."""
+"""Sections whose fields stand together."""
 DATASET = NAMES.index("data.dataset")
 METHOD = NAMES.index("method.type")
 
 DEMO_WORDS = (
     "The demo trains a tiny model to answer in **a new output format** (strict JSON). It shows a change of form, "
-    "not new knowledge: the model already knew the answers. It takes under a minute, on any machine."
+    "not new knowledge: the model already knew the answers. It takes about a minute on two processor cores."
 )
 
 
@@ -52,8 +52,8 @@ def place(studio: Studio) -> ConfigureTab:
     def put(fields: Sequence[form.Field]) -> None:
         with gr.Row(elem_classes="fields"):
             for field in fields:
-                known: dict[str, Any] = {"choices": []} if field.name == "data.dataset" else {}
-                value = None if known else values[field.name]
+                value = values[field.name]
+                known: dict[str, Any] = {"choices": [value]} if field.name == "data.dataset" else {}
                 made[field.name] = form.component(field, value=value, min_width=200, **known)
 
     with gr.Row(elem_classes="configure"):
@@ -61,18 +61,14 @@ def place(studio: Studio) -> ConfigureTab:
             for sections in ROWS:
                 put([field for field in FIELDS if field.level == "basic" and field.section in sections])
             with gr.Accordion("Advanced", open=False, elem_id="config-advanced") as advanced:
-                for section in dict.fromkeys(field.section for field in FIELDS):
-                    fields = [field for field in FIELDS if field.level != "basic" and field.section == section]
-                    if fields:
-                        title = RunConfig.model_fields[section or fields[0].name].title
-                        gr.HTML(f"<h4 class='section'>{markup.text(title)}</h4>")
-                        put(fields)
+                for sections in ROWS:
+                    put([field for field in FIELDS if field.level != "basic" and field.section in sections])
         with gr.Column(scale=1, min_width=280, elem_classes="summary"):
             parameters = gr.HTML(elem_id="config-parameters")
             machine = gr.HTML(elem_id="config-machine")
             start = gr.Button("Start training", variant="primary", elem_id="config-start")
             preset = gr.Button("Demo preset", elem_id="config-preset")
-            gr.Markdown(DEMO_WORDS, elem_classes="small")
+            gr.Markdown(DEMO_WORDS, elem_classes="ft-small")
     components = [made[name] for name in NAMES]
     return ConfigureTab(components, advanced, gr.State({}), gr.State(()), preset, parameters, machine, start)
 
@@ -88,6 +84,12 @@ def wire(bound: edge.Edge, tab: ConfigureTab) -> None:
     bound.on(method.change, _of_method, [method], dependent)
     preset = bound.on(tab.preset.click, _demo, outputs=fields)
     after_values_changed(bound, preset, tab)
+
+
+def refresh(bound: edge.Edge, event: Any, tab: ConfigureTab) -> None:
+    """On this event, look at the machine and count the parameters again."""
+    bound.on(event, machine, outputs=[tab.machine])
+    bound.on(event, _count, [tab.counted, *tab.components], [tab.parameters, tab.counted])
 
 
 def after_values_changed(bound: edge.Edge, event: Any, tab: ConfigureTab) -> None:
@@ -148,12 +150,12 @@ def _count(studio: Studio, counted: Any, *values: form.Value) -> tuple[Any, Any]
         return edge.in_place(error), ()
     share = count.trainable / count.total if count.total else 0
     figure = f"{markup.quantity(count.trainable)} of {markup.quantity(count.total)} trained"
-    return _parameters(figure, f"{share:.2g} of the weights" if share < 0.0001 else f"{100 * share:.2g} %"), wanted
+    return _parameters(figure, f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"), wanted
 
 
 def _parameters(figure: str, more: str) -> str:
     return (
-        f"<div class='figure'><span class='name'>Parameters</span><strong>{markup.text(figure)}</strong>"
+        f"<div class='ft-figure'><span class='name'>Parameters</span><strong>{markup.text(figure)}</strong>"
         f"<span>{markup.text(more)}</span></div>"
     )
 
@@ -163,9 +165,9 @@ def machine(studio: Studio) -> str:
     found = studio.gpus()
     if not found:
         words = "No GPU: this machine's processor trains. Fine for the demo, slow for real models."
-        return f"<div class='figure'><span class='name'>Machine</span><span>{words}</span></div>"
+        return f"<div class='ft-figure'><span class='name'>Machine</span><span>{words}</span></div>"
     rows = "".join(
         f"<strong>{markup.text(gpu.name)}</strong><span>{markup.size(gpu.free)} of {markup.size(gpu.total)} free</span>"
         for gpu in found
     )
-    return f"<div class='figure'><span class='name'>Machine</span>{rows}</div>"
+    return f"<div class='ft-figure'><span class='name'>Machine</span>{rows}</div>"

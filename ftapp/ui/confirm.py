@@ -21,7 +21,7 @@ class Confirmation:
 
 def confirmation(question: str, yes: str, elem_id: str) -> Confirmation:
     """Place the hidden question with its two buttons."""
-    with gr.Group(visible=False, elem_id=elem_id, elem_classes="confirm") as box:
+    with gr.Column(visible=False, elem_id=elem_id, elem_classes="confirm") as box:
         gr.Markdown(question, elem_classes="confirm-question")
         with gr.Row():
             sure = gr.Button(yes, variant="stop", size="sm", elem_id=f"{elem_id}-yes")

@@ -46,11 +46,11 @@ def place() -> DatasetTab:
     """Put the components on the page."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            upload = gr.File(
-                label="Upload a dataset", file_types=list(SUFFIXES), height=150, elem_id="dataset-upload"
+            upload = gr.File(label="Upload a dataset", file_types=list(SUFFIXES), height=150, elem_id="dataset-upload")
+            gr.HTML(
+                "<p class='ft-small'>One row a line or record: <code>messages</code>, ShareGPT, Alpaca, "
+                "prompt/completion, question/answer or text; .jsonl, .json, .csv or .parquet.</p>"
             )
-            gr.HTML("<p class='small'>One row a line or record: <code>messages</code>, ShareGPT, Alpaca, "
-                    "prompt/completion, question/answer or text; .jsonl, .json, .csv or .parquet.</p>")
             problem = gr.HTML(elem_id="dataset-problem")
             chosen = gr.Radio(choices=[], label="Your datasets", elem_id="dataset-list", elem_classes="tall-list")
             delete = gr.Button("Delete this dataset", size="sm", elem_id="dataset-delete")
@@ -70,21 +70,40 @@ def place() -> DatasetTab:
 def wire(bound: edge.Edge, tab: DatasetTab, listeners: list[Any]) -> None:
     """Bind the handlers; `listeners` are the lists of datasets elsewhere on the page."""
     page = [tab.preview, tab.start, tab.where, tab.back, tab.forth]
-    lists = [tab.chosen, *listeners]
-    checking = {"show_progress": "full", "show_progress_on": [tab.report]}
-    done = bound.on(tab.upload.upload, _add, [tab.upload, tab.chosen], [tab.chosen, tab.upload, tab.problem], **checking)
-    bound.on(done.then, lambda studio: [choices(studio)] * len(listeners), outputs=listeners)
+    checking = {"show_progress": "full", "show_progress_on": [tab.report], "preprocess": True}
+    done = bound.on(
+        tab.upload.upload, _add, [tab.upload, tab.chosen], [tab.chosen, tab.upload, tab.problem], **checking
+    )
+    for one in listeners:
+        bound.on(done.then, choices, outputs=[one])
     bound.on(tab.chosen.change, _show, [tab.chosen], [tab.report, tab.delete, tab.use, *page])
     bound.on(tab.back.click, _earlier, [tab.chosen, tab.start], page)
     bound.on(tab.forth.click, _later, [tab.chosen, tab.start], page)
     deleted = confirm.bind(bound, tab.delete, tab.sure, lambda studio, id: studio.delete_dataset(id), [tab.chosen])
-    bound.on(deleted.success, lambda studio: [choices(studio, first=True)] * len(lists), outputs=lists)
+    for one in [tab.chosen, *listeners]:
+        bound.on(deleted.success, _after_delete, outputs=[one])
+
+
+def refresh(bound: edge.Edge, event: Any, tab: DatasetTab, listeners: list[Any]) -> None:
+    """On this event, read the list of datasets again."""
+    bound.on(event, _listed, [tab.chosen], [tab.chosen])
+    for one in listeners:
+        bound.on(event, choices, outputs=[one])
+
+
+def _listed(studio: Studio, id: str | None) -> Any:
+    known = [info.id for info in studio.datasets()]
+    return choices(studio, first=id not in known)
 
 
 def choices(studio: Studio, first: bool = False) -> Any:
     """The list of datasets for a Radio or Dropdown; `first` also chooses the first one."""
     found = [(f"{info.id} · {info.report.valid:,} rows", info.id) for info in studio.datasets()]
     return gr.update(choices=found, value=found[0][1]) if first else gr.update(choices=found)
+
+
+def _after_delete(studio: Studio) -> Any:
+    return choices(studio, first=True)
 
 
 def _add(studio: Studio, path: str | None, chosen: str | None, progress: gr.Progress) -> tuple[Any, Any, str]:
@@ -148,6 +167,6 @@ def _problems(report: Report) -> str:
     shown = report.problems[:PROBLEMS_SHOWN]
     rows = [(f"{problem.row:,}", f"{problem.line:,}" if problem.line else "–", problem.message) for problem in shown]
     more = report.problem_count - len(shown)
-    rest = f"<p class='small'>… and {more:,} more.</p>" if more else ""
+    rest = f"<p class='ft-small'>… and {more:,} more.</p>" if more else ""
     told = f"{report.problem_count:,} of {report.rows:,} rows cannot be used and will be left out."
     return markup.notice("warning", told) + markup.table(("Row", "Line", "Problem"), rows, "Problems") + rest

@@ -37,8 +37,13 @@ class Edge:
         outputs: Sequence[Any] = (),
         **options: Any,
     ) -> Any:
-        """Call the handler when the event happens; the event's own function, so that no queue slot is shared."""
-        options = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None, **options}
+        """Call the handler when the event happens; the event's own function, so that no queue slot is shared.
+
+        Values come as the browser sent them (`preprocess`): Gradio would refuse a choice that a list of an earlier
+        moment lacks in words that are not ours, whereas Studio looks for itself and tells what is missing.
+        """
+        ours = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None, "preprocess": False}
+        options = {**ours, **options}
         return event(self._told(handler), list(inputs), list(outputs), **options)
 
     def poll(self, event: Callable[..., Any], handler: Handler, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
@@ -54,7 +59,7 @@ class Edge:
                 log.exception("while polling")
             return gr.skip()
 
-        return self.on(event, quiet, inputs, outputs, trigger_mode="once")
+        return self.on(event, quiet, inputs, outputs, trigger_mode="once", queue=False)
 
     def _told(self, handler: Handler) -> Handler:
         """The handler as Gradio calls it: with the request first, with errors as toasts."""
@@ -88,8 +93,6 @@ class Edge:
 
 def toast(error: Exception) -> Exception:
     """The error as Gradio shows it; a bug goes to the log and becomes one sentence."""
-    if isinstance(error, gr.Error):
-        return error
     if isinstance(error, FtappError):
         title = "Check the settings" if isinstance(error, ConfigError) else "That did not work"
         hint = f"<br><br>{markup.text(error.hint)}" if error.hint else ""

@@ -11,7 +11,6 @@ from pydantic.fields import FieldInfo
 
 from ftapp.contract.base import Contract
 from ftapp.contract.config import RunConfig, config_error, parse_run_config
-from ftapp.ui import markup
 
 C = TypeVar("C", bound=Contract)
 Value = str | bool | None
@@ -78,7 +77,7 @@ def _merged(parts: list[type[Contract]], prefix: str) -> list[Field]:
                 )
             else:
                 merged[field.name] = replace(known or field, only_for=(known or field).only_for | {tag})
-    return list(merged.values())
+    return sorted(merged.values(), key=lambda field: field.name != f"{prefix}type")  # what tells them apart comes first
 
 
 def _field(name: str, info: FieldInfo, options: list[Any]) -> Field | None:
@@ -199,7 +198,7 @@ def component(field: Field, choices: Sequence[Any] | None = None, elem_id: str =
         if len(labelled) <= MOST_RADIOS:
             return gr.Radio(choices=labelled, **common)
         return gr.Dropdown(choices=labelled, filterable=False, **common)
-    return gr.Textbox(max_lines=1, placeholder="empty" if field.nullable else None, **common)
+    return gr.Textbox(max_lines=1, **common)
 
 
 def edited(one: Any) -> Any:
@@ -215,7 +214,8 @@ def marks(fields: Iterable[Field], problems: Mapping[str, str], shown: Mapping[s
         if problem == shown.get(field.name, ""):
             updates.append(gr.skip())
         elif problem:
-            updates.append(gr.update(info=f"⚠ {markup.markdown_text(problem)}", elem_classes=["field", "invalid"]))
+            words = problem.replace("](", "] (")  # Gradio escapes an info, but makes links in it
+            updates.append(gr.update(info=f"⚠ {words}", elem_classes=["field", "invalid"]))
         else:
             updates.append(gr.update(info=field.description, elem_classes=["field"]))
     return updates

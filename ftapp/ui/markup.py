@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 from ftapp.contract.examples import Example
 
 _TEMPLATE_SIGNS = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;"})
-_MARKDOWN_SIGNS = str.maketrans({sign: f"&#{ord(sign)};" for sign in "\\`*_{}[]()#+-.!|$~^:/"})
 SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 
 
@@ -16,33 +15,28 @@ def text(value: object) -> str:
     return html.escape(str(value)).translate(_TEMPLATE_SIGNS)
 
 
-def markdown_text(value: object) -> str:
-    """Plain text for a place that reads Markdown: nothing in it is a sign."""
-    return "".join(html.escape(c) if c in "<>&\"'" else c.translate(_MARKDOWN_SIGNS) for c in str(value))
-
-
 def empty(message: str, next_step: str = "") -> str:
     """What stands where nothing is yet, and what to do about it."""
     step = f"<p>{text(next_step)}</p>" if next_step else ""
-    return f"<div class='empty'><p class='empty-title'>{text(message)}</p>{step}</div>"
+    return f"<div class='ft-empty'><p class='empty-title'>{text(message)}</p>{step}</div>"
 
 
 def notice(level: str, message: str, hint: str = "") -> str:
     """A message in a box; level is info, warning, error or success."""
     role = "alert" if level == "error" else "status"
     more = f"<div class='hint'>{text(hint)}</div>" if hint else ""
-    return f"<div class='notice {text(level)}' role='{role}'><div>{text(message)}</div>{more}</div>"
+    return f"<div class='ft-notice {text(level)}' role='{role}'><div>{text(message)}</div>{more}</div>"
 
 
 def badge(word: str, kind: str) -> str:
     """A word in a coloured pill."""
-    return f"<span class='badge {text(kind)}'>{text(word)}</span>"
+    return f"<span class='ft-badge {text(kind)}'>{text(word)}</span>"
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
     """Small figures with their names, in a row."""
     items = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in pairs)
-    return f"<dl class='facts'>{items}</dl>"
+    return f"<dl class='ft-facts'>{items}</dl>"
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], label: str) -> str:
@@ -50,7 +44,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], label: str) 
     head = "".join(f"<th scope='col'>{text(name)}</th>" for name in headers)
     body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return (
-        f"<div class='table' role='region' aria-label='{text(label)}' tabindex='0'>"
+        f"<div class='ft-table' role='region' aria-label='{text(label)}' tabindex='0'>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -58,10 +52,10 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], label: str) 
 def bar(fraction: float | None, label: str) -> str:
     """A progress bar; without a fraction it only says that something moves."""
     if fraction is None:
-        return f"<div class='bar moving' role='progressbar' aria-label='{text(label)}'><div></div></div>"
+        return f"<div class='ft-bar moving' role='progressbar' aria-label='{text(label)}'><div></div></div>"
     percent = max(0.0, min(1.0, fraction)) * 100
     return (
-        f"<div class='bar' role='progressbar' aria-label='{text(label)}' aria-valuemin='0' aria-valuemax='100' "
+        f"<div class='ft-bar' role='progressbar' aria-label='{text(label)}' aria-valuemin='0' aria-valuemax='100' "
         f"aria-valuenow='{percent:.0f}'><div style='width:{percent:.1f}%'></div></div>"
     )
 
@@ -71,7 +65,7 @@ def bubble(role: str, content: str, speaker: str = "", kind: str = "") -> str:
     who = text(speaker or SPEAKERS.get(role, role))
     testid = "bot" if role == "assistant" else text(role)
     return (
-        f"<div class='turn {text(role)} {text(kind)}'><div class='who'>{who}</div>"
+        f"<div class='ft-turn {text(role)} {text(kind)}'><div class='who'>{who}</div>"
         f"<div class='said' data-testid='{testid}'>{text(content)}</div></div>"
     )
 
@@ -84,7 +78,7 @@ def conversation(examples: Iterable[Example], first_number: int) -> str:
         turns = "".join(bubble(m.role, _cut(m.content)) for m in example.messages)
         if example.text is not None:
             turns = bubble("text", _cut(example.text), "Text, learned whole")
-        rows.append(f"<section class='row'><h4>Row {number}{line}</h4>{turns}</section>")
+        rows.append(f"<section class='ft-row'><h4>Row {number}{line}</h4>{turns}</section>")
     return "".join(rows)
 
 

@@ -39,12 +39,64 @@ def create_page(studio: Studio) -> Any:
         train_tab.wire(bound, train)
         chat_tab.wire(bound, chat)
         publish_tab.wire(bound, publish)
+        for event in (page.load, at_dataset.select):
+            dataset_tab.refresh(bound, event, dataset, [configure.dataset])
+        for event in (page.load, at_configure.select):
+            configure_tab.refresh(bound, event, configure)
+        train_tab.load(bound, page.load, train, tabs)
+        train_tab.refresh(bound, at_train.select, train)
+        for event in (page.load, at_chat.select):
+            chat_tab.refresh(bound, event, chat)
+        for event in (page.load, at_publish.select):
+            publish_tab.refresh(bound, event, publish)
         _ways(bound, tabs, dataset, configure, train, chat, publish)
-        _refresh(bound, page, (at_dataset, at_configure, at_train, at_chat, at_publish), dataset, configure, train)
-        bound.on(at_chat.select, chat_tab.chosen, [chat.run], [chat.run])
-        bound.on(at_publish.select, publish_tab.chosen, [publish.run], [publish.run])
-        loaded = bound.on(page.load, chat_tab.chosen, [chat.run], [chat.run])
-        bound.on(loaded.then, chat_tab._of_run, [chat.run, chat.history], [chat.box, chat.examples_row, *chat.examples])
-        loaded = bound.on(page.load, publish_tab.chosen, [publish.run], [publish.run])
-        bound.on(loaded.then, publish_tab._show, [publish.run, publish.number], publish.shown)
     return page
+
+
+def _ways(
+    bound: Edge,
+    tabs: Any,
+    dataset: dataset_tab.DatasetTab,
+    configure: configure_tab.ConfigureTab,
+    train: train_tab.TrainTab,
+    chat: chat_tab.ChatTab,
+    publish: publish_tab.PublishTab,
+) -> None:
+    """From one tab to the next: each button takes along what was chosen."""
+
+    def use(_: Studio, id: str) -> tuple[Any, Any]:
+        return id, gr.Tabs(selected="configure")
+
+    def to_chat(studio: Studio, name: str) -> tuple[Any, Any]:
+        return chat_tab.chosen(studio, name), gr.Tabs(selected="chat")
+
+    def to_publish(studio: Studio, name: str) -> tuple[Any, Any]:
+        return publish_tab.chosen(studio, name), gr.Tabs(selected="publish")
+
+    def again(studio: Studio, name: str) -> list[Any]:
+        return [*configure_tab.filled(studio, studio.run(name).config), gr.Tabs(selected="configure")]
+
+    bound.on(dataset.use.click, use, [dataset.chosen], [configure.dataset, tabs])
+    bound.on(train.chat.click, to_chat, [train.run], [chat.run, tabs])
+    bound.on(train.publish.click, to_publish, [train.run], [publish.run, tabs])
+    taken = bound.on(train.again.click, again, [train.run], [*configure.components, tabs])
+    configure_tab.after_values_changed(bound, taken, configure)
+    marked = [*configure.components, configure.problems, configure.advanced]
+    started = [*marked, train.run, tabs]
+    bound.on(configure.start.click, _start, [configure.problems, *configure.components], started)
+
+
+def _start(studio: Studio, shown: dict[str, str], *values: form.Value) -> list[Any]:
+    """Start the run and go to it; with a wrong value, mark it instead and stay."""
+    named = dict(zip(configure_tab.NAMES, values, strict=True))
+    try:
+        config = form.parse(RunConfig, named, configure_tab.FIELDS)
+    except ConfigError as error:
+        levels = [field.level for field in configure_tab.FIELDS if field.name in error.problems]
+        if not levels:
+            raise
+        edge.warn(f"Correct {'the value' if len(levels) == 1 else f'the {len(levels)} values'} marked ⚠ first.")
+        opened = gr.update(open=True) if "advanced" in levels else gr.skip()
+        return [*configure_tab.mark(error.problems, shown), opened, gr.skip(), gr.skip()]
+    name = studio.start_training(config)
+    return [*configure_tab.mark({}, shown), gr.skip(), train_tab.chosen(studio, name), gr.Tabs(selected="train")]

@@ -90,6 +90,12 @@ def wire(bound: edge.Edge, tab: PublishTab) -> None:
     bound.poll(tab.timer.tick, _poll, [tab.run, tab.number, tab.seen], tab.shown)
 
 
+def refresh(bound: edge.Edge, event: Any, tab: PublishTab) -> None:
+    """On this event, read again which runs have a result, and what became of the chosen one's publications."""
+    listed = bound.on(event, chosen, [tab.run], [tab.run])
+    bound.on(listed.then, _show, [tab.run, tab.number], tab.shown)
+
+
 def _button(_: Studio, destination: str) -> Any:
     return gr.update(value="Publish" if destination.strip() else "Write to this machine")
 
@@ -132,7 +138,8 @@ def _publish(studio: Studio, run: str | None, token: str, shown: dict[str, str],
 def chosen(studio: Studio, name: str | None) -> Any:
     """The runs that have a result, the newest chosen unless another one was."""
     names = [view.name for view in studio.runs() if view.has_result]
-    return gr.update(choices=names, value=name if name in names else names[0] if names else None)
+    value = name if name in names else names[0] if names else None
+    return gr.update(choices=names, value=value, visible=bool(names))
 
 
 def _of_run(studio: Studio, run: str | None) -> tuple[Any, Any, str]:
@@ -183,7 +190,7 @@ def _what(view: PublicationView) -> str:
 def _result(view: PublicationView) -> str:
     end = view.state.end
     if not isinstance(end, Finished):
-        return f"<p class='small'>{markup.text(_what(view))}</p>"
+        return f"<p class='ft-small'>{markup.text(_what(view))}</p>"
     place = f"<p>On the Hub: {markup.link(end.url)}</p>" if end.url else ""
     return f"{place}<p>On this machine: <code>{markup.text(view.folder / end.artifact)}</code></p>"
 

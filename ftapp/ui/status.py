@@ -18,6 +18,7 @@ WORDS: dict[Status, str] = {
     "failed": "Failed",
     "lost": "Interrupted",
 }
+TITLES = {field.name: field.title for field in form.fields_of(RunConfig)}
 RATE_WINDOW = 20
 """Steps over which the time of one step is averaged."""
 
@@ -29,8 +30,8 @@ def headline(view: JobView[Any], tail: str = "") -> str:
     doing = f"<span class='doing'>{markup.text(_phase(phase))}</span>" if view.active and phase else ""
     device = view.state.started.device if view.state.started else ""
     on = f"<span class='device'>{markup.text(device)}</span>" if device else ""
-    last = f"<pre class='tail' tabindex='0' aria-label='End of the log'>{markup.text(tail)}</pre>" if tail else ""
-    return f"<div class='headline'>{word}{doing}{on}</div>{_message(view)}{last}"
+    last = f"<pre class='ft-tail' tabindex='0' aria-label='End of the log'>{markup.text(tail)}</pre>" if tail else ""
+    return f"<div class='ft-headline'>{word}{doing}{on}</div>{_message(view)}{last}"
 
 
 def _message(view: JobView[Any]) -> str:
@@ -66,7 +67,10 @@ def training(view: JobView[RunConfig]) -> str:
     if not metrics:
         return phase_bar(view)
     last = metrics[-1]
-    pairs: list[tuple[str, object]] = [("Step", f"{last.step:,} / {last.total_steps:,}"), ("Epoch", f"{last.epoch:.2f}")]
+    pairs: list[tuple[str, object]] = [
+        ("Step", f"{last.step:,} / {last.total_steps:,}"),
+        ("Epoch", f"{last.epoch:.2f}"),
+    ]
     if view.active and (left := seconds_left(metrics)) is not None:
         pairs.append(("Time left", "about " + markup.duration(left)))
     elif not view.active:
@@ -106,7 +110,6 @@ def resolved(view: JobView[RunConfig]) -> str:
     said = view.state.resolved
     if said is None:
         return markup.empty("Not known yet.", "The worker tells when it has read the data and the model.")
-    titles = {field.name: field.title for field in form.fields_of(RunConfig)}
     rows: list[tuple[str, str]] = [
         ("Rows to train on", f"{said.train_rows:,}"),
         ("Rows held out", f"{said.eval_rows:,}"),
@@ -115,7 +118,7 @@ def resolved(view: JobView[RunConfig]) -> str:
         ("Trained parameters", f"{said.trainable_parameters:,} of {said.total_parameters:,}"),
         ("Steps", f"{said.total_steps:,}"),
     ]
-    rows += [(titles.get(name) or name, str(form.to_value(value))) for name, value in said.values.items()]
+    rows += [(TITLES.get(name) or name, str(form.to_value(value))) for name, value in said.values.items()]
     return markup.table(("What", "Value used"), rows, "Values used")
 
 
@@ -128,5 +131,11 @@ def samples(view: JobView[RunConfig], count: int = 3) -> str:
             + markup.bubble("assistant", sample.answer, "The model")
             + markup.bubble("reference", sample.reference, "The dataset's answer")
         )
-        shown.append(f"<section class='row'><h4>At step {sample.step:,}</h4>{turns}</section>")
+        shown.append(f"<section class='ft-row'><h4>At step {sample.step:,}</h4>{turns}</section>")
     return "".join(shown) or markup.empty("No answers yet.")
+
+
+def log(text: str) -> str:
+    """The end of what the worker printed, scrolled to its last line."""
+    words = markup.text(text) or "Nothing was printed yet."
+    return f"<div class='ft-log' tabindex='0' role='region' aria-label='Log'><pre>{words}</pre></div>"

@@ -1,5 +1,7 @@
 """The Train tab: follows one run, whoever started it, and asks it to stop, end or go on."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +11,26 @@ from ftapp.contract.errors import JobError
 from ftapp.studio import RunView, Studio
 from ftapp.ui import charts, confirm, edge, markup, status
 
-POLL_SECONDS = 0.8
+POLL_SECONDS = 0.7
+REDRAW_SECONDS = 1.0
+"""Between two drawings of the curves: drawing is the dearest part, here and in the browser."""
+RESUMABLE = ("lost", "failed", "stopped")
 LOST_LINES = 12
 """Lines of the log that are shown of a run that ended without a word."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the screen shows: a poll sends only what differs from it."""
+
+    run: str
+    status: str
+    drawn_at: float
+    keys: tuple[Any, ...]
+    """One for each component, in the order of TrainTab.shown."""
+
+
+NOTHING_SEEN = Seen("", "", 0.0, ())
 
 
 @dataclass(frozen=True)
@@ -25,6 +44,7 @@ class TrainTab:
     notes: Any
     samples: Any
     resolved: Any
+    details: Any
     log: Any
     log_box: Any
     log_open: Any
@@ -41,7 +61,7 @@ class TrainTab:
     @property
     def shown(self) -> list[Any]:
         """What `show` updates, in its order."""
-        boxes = [self.status, self.progress, self.loss, self.notes, self.samples, self.resolved, self.log]
+        boxes = [self.status, self.progress, self.loss, self.notes, self.samples, self.resolved, self.details, self.log]
         buttons = [self.stop, self.kill, self.resume, self.again, self.chat, self.publish]
         return [*boxes, *buttons, self.timer, self.seen]
 
@@ -60,22 +80,23 @@ def place() -> TrainTab:
             "Chat with it →", size="sm", variant="primary", visible=False, elem_id="train-chat", min_width=110
         )
         publish = gr.Button("Publish →", size="sm", visible=False, elem_id="train-publish", min_width=110)
-    sure = confirm.confirmation("End it now, without saving what came after the last checkpoint?", "End now", "train-sure")
+    sure = confirm.confirmation(
+        "End it now, without saving what came after the last checkpoint?", "End now", "train-sure"
+    )
     notes = gr.HTML(elem_id="train-notes")
     loss = gr.Plot(show_label=False, label="Loss and learning rate", elem_id="train-loss", visible=False)
-    with gr.Accordion("Answers on the way", open=False, elem_id="train-samples-box"):
-        samples = gr.HTML(elem_id="train-samples")
-    with gr.Accordion("What “auto” became", open=False, elem_id="train-resolved-box"):
-        resolved = gr.HTML(elem_id="train-resolved")
-    with gr.Accordion("Log", open=False, elem_id="train-log-box") as log_box:
-        log = gr.Textbox(
-            show_label=False, label="Log", lines=12, max_lines=12, interactive=False, elem_id="train-log",
-            elem_classes="log", placeholder="Nothing was printed yet."
-        )
+    with gr.Column(visible=False) as details:
+        with gr.Accordion("Answers on the way", open=False, elem_id="train-samples-box"):
+            samples = gr.HTML(elem_id="train-samples")
+        with gr.Accordion("What “auto” became", open=False, elem_id="train-resolved-box"):
+            resolved = gr.HTML(elem_id="train-resolved")
+        with gr.Accordion("Log", open=False, elem_id="train-log-box") as log_box:
+            log = gr.HTML(elem_id="train-log")
     return TrainTab(
         run=run, status=shown_status, progress=progress, loss=loss, notes=notes, samples=samples, resolved=resolved,
-        log=log, log_box=log_box, log_open=gr.State(False), stop=stop, kill=kill, sure=sure, resume=resume,
-        again=again, chat=chat, publish=publish, timer=gr.Timer(POLL_SECONDS, active=False), seen=gr.State(()),
+        details=details, log=log, log_box=log_box, log_open=gr.State(False), stop=stop, kill=kill, sure=sure,
+        resume=resume, again=again, chat=chat, publish=publish, timer=gr.Timer(POLL_SECONDS, active=False),
+        seen=gr.State(NOTHING_SEEN),
     )  # fmt: skip
 
 
@@ -86,14 +107,33 @@ def wire(bound: edge.Edge, tab: TrainTab) -> None:
     bound.poll(tab.timer.tick, _poll, [*looked_at, tab.seen], [tab.run, *tab.shown])
     bound.on(tab.run.focus, lambda studio: gr.update(choices=choices(studio)), outputs=[tab.run])
     stopped = bound.on(tab.stop.click, lambda studio, name: studio.stop(name), [tab.run])
-    bound.on(stopped.then, show, looked_at, tab.shown)
+    refresh(bound, stopped.then, tab)
     killed = confirm.bind(bound, tab.kill, tab.sure, lambda studio, name: studio.kill(name), [tab.run])
-    bound.on(killed.then, show, looked_at, tab.shown)
+    refresh(bound, killed.then, tab)
     resumed = bound.on(tab.resume.click, lambda studio, name: studio.resume(name), [tab.run])
-    bound.on(resumed.then, show, looked_at, tab.shown)
+    refresh(bound, resumed.then, tab)
     opened = bound.on(tab.log_box.expand, lambda _: True, outputs=[tab.log_open])
     bound.on(opened.then, show, looked_at, tab.shown)
     bound.on(tab.log_box.collapse, lambda _: False, outputs=[tab.log_open])
+
+
+def load(bound: edge.Edge, event: Any, tab: TrainTab, tabs: Any) -> None:
+    """On this event, the page is new: choose a run, which shows it, and open this tab if it is at work."""
+    bound.on(event, _first, [tab.run], [tab.run, tab.status, tabs])
+
+
+def refresh(bound: edge.Edge, event: Any, tab: TrainTab) -> None:
+    """On this event, read the runs again and show the chosen one as it is now."""
+    listed = bound.on(event, chosen, [tab.run], [tab.run])
+    bound.on(listed.then, show, [tab.run, tab.log_open], tab.shown)
+
+
+def _first(studio: Studio, name: str | None) -> tuple[Any, Any, Any]:
+    update = chosen(studio, name)
+    if not update["value"]:
+        return update, _nothing()[0], gr.skip()
+    active = studio.run(update["value"]).active
+    return update, gr.skip(), gr.Tabs(selected="train") if active else gr.skip()
 
 
 def choices(studio: Studio) -> list[tuple[str, str]]:
@@ -107,71 +147,74 @@ def chosen(studio: Studio, name: str | None) -> Any:
     names = [view.name for view in views]
     if name not in names:
         name = next((view.name for view in views if view.active), names[0] if names else None)
-    return gr.update(choices=choices(studio), value=name)
+    return gr.update(choices=choices(studio), value=name, visible=bool(names))
 
 
 def show(studio: Studio, name: str | None, log_open: bool) -> tuple[Any, ...]:
     """Everything about a run."""
-    if not name:
-        return _nothing()
-    view = studio.run(name)
-    log = studio.log_tail(name) if log_open else ""
-    return _everything(studio, view, log, old=())
+    return _changes(studio, studio.run(name), log_open, NOTHING_SEEN) if name else _nothing()
 
 
-def _poll(studio: Studio, name: str | None, log_open: bool, seen: tuple[Any, ...]) -> Any:
+def _poll(studio: Studio, name: str | None, log_open: bool, seen: Seen) -> Any:
     if not name:
         return (gr.skip(), *_nothing())
     try:
         view = studio.run(name)
-    except JobError:
+    except JobError:  # its folder is gone
         return (chosen(studio, None), *[gr.skip()] * len(_nothing()))
-    log = studio.log_tail(name) if log_open else ""
-    if _signature(view, log) == seen:
+    changes = _changes(studio, view, log_open, seen)
+    if changes[-1] == seen:
         return gr.skip()
-    news = not seen or seen[:2] != (name, view.status)
-    return (gr.update(choices=choices(studio)) if news else gr.skip(), *_everything(studio, view, log, seen))
+    listed = seen.run == name and seen.status == view.status
+    return (gr.skip() if listed else gr.update(choices=choices(studio)), *changes)
 
 
-def _signature(view: RunView, log: str) -> tuple[Any, ...]:
-    """Changes when anything on the screen changes."""
-    state = view.state
-    drawn = (len(state.metrics), len(state.evaluations), state.metrics[-1].step if state.metrics else 0)
-    return view.name, view.status, state.count, drawn, len(state.samples), len(state.notes), hash(log)
+def _changes(studio: Studio, view: RunView, log_open: bool, seen: Seen) -> tuple[Any, ...]:
+    """Updates for what is not on the screen yet, and what is seen once they are."""
+    state, active = view.state, view.active
+    log = studio.log_tail(view.name) if log_open else ""
+    curve = (len(state.metrics), state.metrics[-1].step if state.metrics else 0, len(state.evaluations))
+    drawn_at = time.monotonic()
+    if seen.run == view.name and active and drawn_at - seen.drawn_at < REDRAW_SECONDS:
+        curve = seen.keys[2]
+    saved, has_result = bool(state.checkpoints), view.has_result
+    parts: list[tuple[Any, Callable[[], Any]]] = [
+        ((view.status, state.count), lambda: status.headline(view, _lost(studio, view))),
+        ((view.status, state.count), lambda: status.training(view)),
+        (curve, lambda: _figure(view)),
+        (len(state.notes), lambda: status.notes(view)),
+        (len(state.samples), lambda: status.samples(view)),
+        (state.resolved is None, lambda: status.resolved(view)),
+        (True, lambda: gr.update(visible=True)),
+        (hash(log), lambda: status.log(log)),
+        (view.status, lambda: gr.update(visible=active and view.status != "stopping")),
+        (view.status, lambda: gr.update(visible=active)),
+        ((view.status, saved), lambda: gr.update(visible=view.status in RESUMABLE, interactive=saved)),
+        (active, lambda: gr.update(visible=not active)),
+        ((active, has_result), lambda: gr.update(visible=not active and has_result)),
+        ((active, has_result), lambda: gr.update(visible=not active and has_result)),
+        (active, lambda: gr.Timer(active=active)),
+    ]
+    known = seen.keys if seen.run == view.name else ()
+    keys = tuple(key for key, _ in parts)
+    updates = [gr.skip() if known and known[number] == key else make() for number, (key, make) in enumerate(parts)]
+    if known and known[2] == curve:
+        drawn_at = seen.drawn_at
+    return (*updates, Seen(view.name, view.status, drawn_at, keys))
 
 
-def _everything(studio: Studio, view: RunView, log: str, old: tuple[Any, ...]) -> tuple[Any, ...]:
-    """All updates; those that cost much are left out when nothing of theirs changed since `old`."""
-    new = _signature(view, log)
-    same_run = bool(old) and old[0] == new[0]
-    figure: Any = gr.skip()
-    if not (same_run and old[3] == new[3]):
-        drawn = charts.curves(view.state.metrics, view.state.evaluations)
-        figure = gr.update(value=drawn, visible=drawn is not None)
-    idle = not view.active
-    resumable = view.status in ("lost", "failed", "stopped")
-    tail = "\n".join(studio.log_tail(view.name).splitlines()[-LOST_LINES:]) if view.status == "lost" else ""
-    return (
-        status.headline(view, tail),
-        status.training(view),
-        figure,
-        gr.skip() if same_run and old[5] == new[5] else status.notes(view),
-        gr.skip() if same_run and old[4] == new[4] else status.samples(view),
-        status.resolved(view),
-        gr.skip() if same_run and old[6] == new[6] else log,
-        gr.update(visible=view.active and view.status != "stopping"),
-        gr.update(visible=view.active),
-        gr.update(visible=resumable, interactive=bool(view.state.checkpoints)),
-        gr.update(visible=idle),
-        gr.update(visible=idle and view.has_result),
-        gr.update(visible=idle and view.has_result),
-        gr.Timer(active=view.active),
-        new,
-    )
+def _figure(view: RunView) -> Any:
+    drawn = charts.curves(view.state.metrics, view.state.evaluations)
+    return gr.update(value=drawn, visible=drawn is not None)
+
+
+def _lost(studio: Studio, view: RunView) -> str:
+    """The end of the log of a run that ended without a word."""
+    return "\n".join(studio.log_tail(view.name).splitlines()[-LOST_LINES:]) if view.status == "lost" else ""
 
 
 def _nothing() -> tuple[Any, ...]:
-    nothing = markup.empty("No runs yet.", "Go to Configure and press Start: the demo takes under a minute.")
+    nothing = markup.empty("No runs yet.", "Go to Configure and press Start: the demo takes about a minute.")
     hidden = [gr.update(visible=False)] * 6
     none = gr.update(value=None, visible=False)
-    return nothing, "", none, "", "", "", "", *hidden, gr.Timer(active=False), ()
+    return nothing, "", none, "", "", "", gr.update(visible=False), "", *hidden, gr.Timer(active=False), NOTHING_SEEN

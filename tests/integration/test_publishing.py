@@ -46,7 +46,9 @@ def say(model: object, folder: Path) -> list[int]:
     turns = [{"role": "user", "content": PROMPT}]
     ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     with torch.no_grad():
-        out = model.generate(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"], do_sample=False, max_new_tokens=24)  # type: ignore[attr-defined]
+        out = model.generate(
+            input_ids=ids["input_ids"], attention_mask=ids["attention_mask"], do_sample=False, max_new_tokens=24
+        )  # type: ignore[attr-defined]
     return list(out[0, ids["input_ids"].shape[1] :].tolist())
 
 
@@ -183,9 +185,7 @@ def test_merge_to_a_folder_of_ones_own(trained: Trained, tmp_path: Path) -> None
     assert not re.search("Traceback", again.stderr)
 
 
-def test_a_public_repository_is_not_pushed_to_as_if_it_were_private(
-    trained: Trained, hub: Hub, tmp_path: Path
-) -> None:
+def test_a_public_repository_is_not_pushed_to_as_if_it_were_private(trained: Trained, hub: Hub, tmp_path: Path) -> None:
     assert push(trained, hub, tmp_path / "hf", "alice/open", "--public").returncode == 0
     done = push(trained, hub, tmp_path / "hf", "alice/open")
     assert done.returncode == 1
@@ -194,7 +194,8 @@ def test_a_public_repository_is_not_pushed_to_as_if_it_were_private(
 
 def finished(trained: Trained, number: str) -> PublicationView:
     return wait_for(
-        lambda: (view := trained.studio.publication(trained.run, number)) and not view.active and view, "the publication"
+        lambda: (view := trained.studio.publication(trained.run, number)) and not view.active and view,
+        "the publication",
     )
 
 

@@ -140,9 +140,7 @@ def test_a_model_that_transformers_does_not_know_fails_in_plain_words(
     assert "Traceback" in view.state.end.traceback
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_a_hint(
-    studio: Studio, tiny_llama: Path, tmp_path: Path
-) -> None:
+def test_a_loss_that_is_no_number_ends_the_run_with_a_hint(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 

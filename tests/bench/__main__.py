@@ -1,0 +1,28 @@
+"""make bench: figures as ratios against a named opponent, each taken in one run; prints one table."""
+
+import argparse
+import platform
+import sys
+
+from tests.bench import page, steps
+
+
+def main() -> None:
+    """Run the parts named on the command line, or all."""
+    parts = {"page": page.measure, "steps": steps.measure}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[], help=f"of {', '.join(parts)}")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs; medians are printed")
+    options = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {platform.system()}, Python {platform.python_version()}")
+    print("| figure | ours | opponent | ratio | target |\n|---|---|---|---|---|")
+    missed = False
+    for name in options.parts or parts:
+        for row in parts[name](options.rounds):
+            print(row.text(), flush=True)
+            missed |= not row.reached
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()

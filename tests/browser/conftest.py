@@ -1,0 +1,125 @@
+"""A real Chromium and the real app, as a person has them; the local Hub instead of the public one."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.hub.fixture import Hub, running_hub
+from tests.running import wait_for
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+TOKEN = "hf_AliceOfTheBrowser0123456789"
+
+
+@dataclass
+class Served:
+    """The app as a process that can be killed and started again at the same address."""
+
+    home: Path
+    env: dict[str, str]
+    port: int
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start, and wait until the page answers."""
+        with (self.home.parent / "web.log").open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=self.env, stdout=log, stderr=log)
+
+        def answers() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, (self.home.parent / "web.log").read_text()
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+        wait_for(answers, "the page", 60)
+
+    def kill(self) -> None:
+        """kill -9: nothing is said, nothing is tidied."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def close(self) -> None:
+        """End it as Ctrl-C does."""
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with running_hub(tmp_path_factory.mktemp("hub")) as hub:
+        hub.add_user("alice", TOKEN)
+        yield hub
+
+
+@pytest.fixture
+def served(tmp_path: Path, hub: Hub) -> Iterator[Served]:
+    home = tmp_path / "home"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = hub.env(tmp_path / "hf") | {"FTAPP_HOME": str(home), "FTAPP_PORT": str(port)}
+    app = Served(home, env, port)
+    app.start()
+    yield app
+    app.close()
+    subprocess.run(["pkill", "-9", "-f", f"ftapp.workers [a-z]+ {home}"], check=False)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    assert found, "these tests need a Chromium: run them by `make test`, which installs one"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, served: Served) -> Iterator[Page]:
+    """The app's page; the test fails if it asks for anything from elsewhere or logs an error of its own."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    elsewhere: list[str] = []
+    broken: list[str] = []
+    page.on("request", lambda request: _note(elsewhere, request.url, served.url))
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.goto(served.url)
+    yield page
+    folder = os.environ.get("FTAPP_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=str(Path(folder) / "last.png"), full_page=True)
+    context.close()
+    assert elsewhere == []
+    assert broken == []
+
+
+def _note(elsewhere: list[str], url: str, home: str) -> None:
+    if not url.startswith((home, "data:", "blob:", "ws://127.0.0.1")):
+        elsewhere.append(url)

@@ -1,0 +1,155 @@
+"""Real child processes: they outlive, are told apart from strangers with their pid, and end with all their children."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ftapp.contract.config import RunConfig, parse_run_config
+from ftapp.processes.child import alive, identify, start_detached, stop_tree
+from ftapp.processes.launch import worker_argv, worker_env
+from ftapp.processes.scheduler import Scheduler
+from ftapp.store.jobs import Job, JobStore, ProcessId
+
+CONFIG: RunConfig = parse_run_config({"data": {"dataset": "no-such-dataset"}})
+
+FAMILY = """
+import subprocess, sys, time, signal
+if "deaf" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print("child", child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"not within 20 s: {what}"
+        time.sleep(0.02)
+
+
+def start(tmp_path: Path, script: str, *arguments: str) -> ProcessId:
+    return start_detached([sys.executable, "-c", script, *arguments], os.environ, tmp_path / "output.log")
+
+
+def test_a_detached_process_has_its_own_session_and_writes_to_its_file(tmp_path: Path) -> None:
+    output = tmp_path / "output.log"
+    output.write_text("before\n")
+    script = "import os, sys; print(os.getsid(0) == os.getpid(), flush=True); sys.stderr.write('error\\n')"
+    process = start(tmp_path, script)
+    wait_for(lambda: not alive(process), "it ends")
+    assert output.read_text() == "before\nTrue\nerror\n"
+
+
+def test_it_outlives_whoever_started_it(tmp_path: Path) -> None:
+    starter = (
+        "import os, sys; from pathlib import Path; from ftapp.processes.child import start_detached\n"
+        "one = start_detached([sys.executable, '-c', 'import time; time.sleep(60)'], os.environ, Path(sys.argv[1]))\n"
+        "print(one.model_dump_json())"
+    )
+    told = subprocess.run([sys.executable, "-c", starter, tmp_path / "log"], capture_output=True, text=True, check=True)
+    process = ProcessId.model_validate_json(told.stdout)
+    assert alive(process)
+    stop_tree(process)
+    assert not alive(process)
+
+
+def test_a_stranger_with_the_same_pid_is_not_it(tmp_path: Path) -> None:
+    process = start(tmp_path, "import time; time.sleep(60)")
+    assert alive(process)
+    stranger = ProcessId(pid=process.pid, created=process.created - 60)
+    assert not alive(stranger)
+    stop_tree(stranger)
+    assert alive(process)
+    stop_tree(process)
+    assert not alive(process)
+    assert not alive(None)
+    stop_tree(None)
+
+
+def test_a_zombie_is_not_alive() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    id = identify(process.pid)
+    wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE, "it is a zombie")
+    assert not alive(id)
+    process.wait()
+    assert not alive(id)
+
+
+@pytest.mark.parametrize("kind", ["polite", "deaf"])
+def test_the_whole_tree_is_ended(tmp_path: Path, kind: str) -> None:
+    process = start(tmp_path, FAMILY, kind)
+    output = tmp_path / "output.log"
+    wait_for(lambda: output.read_text().endswith("\n"), "the child was started")
+    grandchild = identify(int(output.read_text().split()[1]))
+    assert alive(grandchild)
+    stop_tree(process, grace_seconds=0.5)
+    wait_for(lambda: not alive(process) and not alive(grandchild), "both ended")
+
+
+def test_a_worker_knows_no_token_but_the_one_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_environment")
+    assert "HF_TOKEN" not in worker_env(None)
+    assert worker_env("hf_given")["HF_TOKEN"] == "hf_given"
+    assert worker_env(None)["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    assert worker_argv("train", "/x") == [sys.executable, "-m", "ftapp.workers", "train", "/x"]
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> list[JobStore]:
+    return [JobStore(tmp_path / user / "runs") for user in ("ann", "bob")]
+
+
+def created(store: JobStore, second: int) -> Job:
+    job = store.create(CONFIG)
+    os.utime(job.folder / "config.json", (second, second))
+    return job
+
+
+def test_the_queue_is_oldest_first_over_all_users(tmp_path: Path, stores: list[JobStore]) -> None:
+    ann, bob = stores
+    second, first, third = created(ann, 200), created(bob, 100), created(ann, 300)
+    created(bob, 50).request_stop()
+    scheduler = Scheduler(tmp_path, None)
+    assert [job.name for job in scheduler.queue()] == [first.name, second.name, third.name]
+    assert scheduler.running() == []
+
+
+def test_a_running_run_keeps_the_others_waiting(tmp_path: Path, stores: list[JobStore]) -> None:
+    busy, waiting = created(stores[0], 100), created(stores[1], 200)
+    process = start(tmp_path, "import time; time.sleep(60)")
+    busy.record_process(process)
+    scheduler = Scheduler(tmp_path, None)
+    scheduler.tick()
+    assert [job.name for job in scheduler.running()] == [busy.name]
+    assert waiting.process() is None
+    stop_tree(process)
+    assert scheduler.running() == []
+
+
+def test_only_one_of_many_tickers_starts_the_next_run(tmp_path: Path, stores: list[JobStore]) -> None:
+    jobs = [created(stores[0], 100), created(stores[1], 200)]
+    tickers = [threading.Thread(target=Scheduler(tmp_path, None).tick) for _ in range(6)]
+    for ticker in tickers:
+        ticker.start()
+    for ticker in tickers:
+        ticker.join()
+    assert [job.process() is not None for job in jobs] == [True, False]
+    stop_tree(jobs[0].process())
+
+
+def test_a_scheduler_that_is_told_to_stop_stops(tmp_path: Path) -> None:
+    stopped = threading.Event()
+    thread = threading.Thread(target=Scheduler(tmp_path, None).keep_ticking, args=(stopped, 0.01))
+    thread.start()
+    stopped.set()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
