@@ -124,7 +124,7 @@ def _whoami(studio: Studio, token: str) -> str:
 
 def _publish(studio: Studio, run: str | None, token: str, shown: dict[str, str], *values: form.Value) -> list[Any]:
     if not run:
-        edge.warn("There is no trained run to publish yet. Start one in the Configure tab.", "No run")
+        edge.warn("There is no trained run to publish yet. Start one in the Configure tab.")
         return [gr.skip()] * (len(PLACED) + 2)
     try:
         config = _config(run, values)
