@@ -1,6 +1,5 @@
 """The Train tab: follows one run, whoever started it, and asks it to stop, end or go on."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,6 @@ from ftapp.studio import RunView, Studio
 from ftapp.ui import charts, confirm, edge, markup, status
 
 POLL_SECONDS = 0.7
-REDRAW_SECONDS = 1.0
-"""Between two drawings of the curves: drawing is the dearest part, here and in the browser."""
 RESUMABLE = ("lost", "failed", "stopped")
 LOST_LINES = 12
 """Lines of the log that are shown of a run that ended without a word."""
@@ -25,12 +22,11 @@ class Seen:
 
     run: str
     status: str
-    drawn_at: float
     keys: tuple[Any, ...]
     """One for each component, in the order of TrainTab.shown."""
 
 
-NOTHING_SEEN = Seen("", "", 0.0, ())
+NOTHING_SEEN = Seen("", "", ())
 
 
 @dataclass(frozen=True)
@@ -182,9 +178,6 @@ def _changes(studio: Studio, view: RunView, log_open: bool, logarithmic: bool, s
     state, active = view.state, view.active
     log = studio.log_tail(view.name) if log_open else ""
     curve = (len(state.metrics), state.metrics[-1].step if state.metrics else 0, len(state.evaluations))
-    drawn_at = time.monotonic()
-    if seen.run == view.name and active and drawn_at - seen.drawn_at < REDRAW_SECONDS:
-        curve = seen.keys[2]
     saved, has_result = bool(state.checkpoints), view.has_result
     parts: list[tuple[Any, Callable[[], Any]]] = [
         ((view.status, state.count), lambda: status.headline(view, _lost(studio, view))),
@@ -192,7 +185,7 @@ def _changes(studio: Studio, view: RunView, log_open: bool, logarithmic: bool, s
         (curve, lambda: _figure(view, logarithmic)),
         (len(state.notes), lambda: status.notes(view)),
         (len(state.samples), lambda: status.samples(view)),
-        (state.resolved is None, lambda: status.resolved(view)),
+        (state.resolved and state.resolved.time, lambda: status.resolved(view)),
         (True, lambda: gr.update(visible=True)),
         (bool(state.metrics), lambda: gr.update(visible=bool(state.metrics))),
         (hash(log), lambda: status.log(log)),
@@ -208,9 +201,7 @@ def _changes(studio: Studio, view: RunView, log_open: bool, logarithmic: bool, s
     known = seen.keys if seen.run == view.name else ()
     keys = tuple(key for key, _ in parts)
     updates = [gr.skip() if known and known[number] == key else make() for number, (key, make) in enumerate(parts)]
-    if known and known[2] == curve:
-        drawn_at = seen.drawn_at
-    return (*updates, Seen(view.name, view.status, drawn_at, keys))
+    return (*updates, Seen(view.name, view.status, keys))
 
 
 def _figure(view: RunView, logarithmic: bool) -> Any:
