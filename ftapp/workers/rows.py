@@ -51,8 +51,8 @@ class TokenRows:
                 "Raise the maximum length, or let rows be truncated.",
             )
         self.train_tokens = sum(len(row.input_ids) for row in train_rows)
-        self.train = _table(train_rows, job.folder / "tokens" / "train.arrow")
-        self.held_out = _table(held_rows, job.folder / "tokens" / "held_out.arrow") if held_rows else None
+        self.train = token_table(train_rows, job.folder / "tokens" / "train.arrow")
+        self.held_out = token_table(held_rows, job.folder / "tokens" / "held_out.arrow") if held_rows else None
 
     def _encode(self, examples: list[Example], say: Say) -> list[TokenRow]:
         rows: list[TokenRow] = []
@@ -80,7 +80,8 @@ class TokenRows:
         ]
 
 
-def _table(rows: Iterable[TokenRow], path: Path) -> Dataset:
+def token_table(rows: Iterable[TokenRow], path: Path) -> Dataset:
+    """Rows as the table that the trainer reads, kept in a file."""
     path.parent.mkdir(exist_ok=True)
     features = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
     with ArrowWriter(path=str(path), features=features) as writer:

@@ -19,9 +19,8 @@ from ftapp.store.jobs import Job
 from ftapp.workers import models, sources
 from ftapp.workers.reporting import Reporter
 from ftapp.workers.rows import TokenRows
-from ftapp.workers.tokens import IGNORED, Encoder
+from ftapp.workers.tokens import AUTO_LENGTH_LIMIT, IGNORED, Encoder
 
-AUTO_LENGTH_LIMIT = 4096
 AUTO_MICRO_LIMIT = 8
 AUTO_EVALUATIONS = 5
 SHOWN_TOKENS = 64
