@@ -141,7 +141,9 @@ def _first(studio: Studio, name: str | None) -> tuple[Any, Any, Any]:
 
 def choices(studio: Studio) -> list[tuple[str, str]]:
     """Every run with its status, newest first."""
-    return [(f"{view.name} · {status.WORDS[view.status].lower()}", view.name) for view in studio.runs()]
+    # one word for all that a live process can be: the browser keeps the label of the moment it was chosen
+    words = {**status.WORDS, "starting": "at work", "running": "at work", "stopping": "at work"}
+    return [(f"{view.name} · {words[view.status].lower()}", view.name) for view in studio.runs()]
 
 
 def chosen(studio: Studio, name: str | None) -> Any:
@@ -227,6 +229,7 @@ def _nothing() -> tuple[Any, ...]:
         "",
         *[gr.update(visible=False)] * 2,
         "",
+        gr.update(visible=False),
         *hidden,
         gr.Timer(active=False),
         NOTHING_SEEN,

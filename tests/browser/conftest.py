@@ -43,6 +43,11 @@ class Served:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def log(self) -> str:
+        """What the web process printed."""
+        return (self.home.parent / "web.log").read_text(errors="replace")
+
     def start(self) -> None:
         """Start, and wait until the page answers."""
         with (self.home.parent / "web.log").open("ab") as log:
@@ -50,7 +55,7 @@ class Served:
 
         def answers() -> bool:
             assert self.process is not None
-            assert self.process.poll() is None, (self.home.parent / "web.log").read_text()
+            assert self.process.poll() is None, self.log
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
@@ -118,6 +123,7 @@ def page(browser: Browser, served: Served) -> Iterator[Page]:
     context.close()
     assert elsewhere == []
     assert broken == []
+    assert "Traceback" not in served.log
 
 
 def _note(elsewhere: list[str], url: str, home: str) -> None:
