@@ -17,7 +17,7 @@ from ftapp.contract import events as ev
 from ftapp.contract.config import FullConfig, QloraConfig, RunConfig
 from ftapp.contract.errors import DatasetError
 from ftapp.contract.examples import Example, RowProblem
-from ftapp.store.datasets import DatasetStore, split
+from ftapp.store.datasets import DatasetStore
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
 from ftapp.workers import models, sources
@@ -114,10 +114,11 @@ class _Rows:
 
     def __init__(self, job: Job, config: RunConfig, encoder: Encoder, context: int, say: Reporter) -> None:
         store = DatasetStore(job.folder.parents[1] / "datasets")
-        examples = list(store.examples(config.data.dataset))
-        train, held_out = split(examples, config.data.eval_fraction, config.seed)
+        train, held_out, overlap = store.sides(config.data, config.seed)
+        if overlap.shared_rows:
+            say.say(ev.Note(message=f"{overlap.shared_rows} training rows whose prompt is also measured are left out."))
         self._encoder = encoder
-        train_rows, held_rows = self._encode(train, say), self._encode(held_out, say)
+        train_rows, held_rows = self._encode(list(train), say), self._encode(list(held_out), say)
         longest = max((len(row.input_ids) for row in [*train_rows, *held_rows]), default=0)
         wanted = config.data.max_length
         self.max_length = min(longest, context) if wanted == "auto" else wanted
