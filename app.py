@@ -55,7 +55,7 @@ class App:
             raise FtappError(f"Port {port} is in use.", "Set FTAPP_PORT to another one.") from error
         scheduler = self.studio.scheduler
         threading.Thread(target=scheduler.keep_ticking, args=(self._closing,), name="scheduler", daemon=True).start()
-        threading.Thread(target=self._close_idle_chats, name="idle-chat", daemon=True).start()
+        threading.Thread(target=self._close_idle, name="idle", daemon=True).start()
         host = "127.0.0.1" if self.settings.host == "0.0.0.0" else self.settings.host
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -63,14 +63,15 @@ class App:
         """Stop serving and unload the chat's model; trainings and publications run on."""
         self._closing.set()
         self.studio.close_chat("ftapp was closed")
+        self.studio.close_preview()
         self.page.close(verbose=False)
 
-    def _close_idle_chats(self) -> None:
+    def _close_idle(self) -> None:
         while not self._closing.wait(IDLE_CHECK_SECONDS):
             try:
-                self.studio.close_idle_chat()
+                self.studio.close_idle()
             except Exception:
-                log.exception("cannot close an idle chat")
+                log.exception("cannot close what is idle")
 
 
 def create_app(settings: Settings) -> App:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from huggingface_hub import HfApi
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -214,7 +215,7 @@ def told(what: str, kind: str = "model or repository") -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         raise HubError(_refusal(what, status), _hint(status)) from None
-    except OSError as error:
+    except (OSError, httpx2.TransportError) as error:
         raise HubUnreachable(
             f"The Hub could not be reached for {what} ({type(error).__name__}).", "Check the connection and try again."
         ) from None

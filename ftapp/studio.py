@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import orjson
 
 from ftapp.contract import events as ev
+from ftapp.contract import preview
 from ftapp.contract.chat import Generate, Reply
 from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, PublishConfig, RunConfig
 from ftapp.contract.errors import DatasetError, HubError, HubUnreachable, JobError, ModelError
@@ -25,6 +26,8 @@ from ftapp.processes.chat import ChatProcess
 from ftapp.processes.child import alive, stop_tree
 from ftapp.processes.gpus import Gpu, gpus
 from ftapp.processes.launch import launch
+from ftapp.processes.pipe import Pipe
+from ftapp.processes.preview import PreviewProcess
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
 from ftapp.store.jobs import ACTIVE, Job, JobState, JobStore, Status
@@ -71,6 +74,8 @@ class Studio(Library):
         self._jobs = JobStore(self.folder / "runs")
         self.scheduler = Scheduler(settings.home, settings.hub_token)
         self._chat: ChatProcess | None = None
+        self._preview: PreviewProcess | None = None
+        self._previewed: DatasetInfo | None = None
         self._stop_deadlines: dict[Path, float] = {}
         self._shapes: dict[tuple[str, str | None], Shapes] = {}
 
@@ -107,6 +112,35 @@ class Studio(Library):
                 raise ModelError(f"{model.id} is not a model's folder.", "It needs config.json and .safetensors files.")
             return tensor_shapes(Path(model.id))
         return Hub(self.settings.hub_token).model(model.id, model.revision).shapes
+
+    # Rows as tokens
+
+    def measure(self, dataset: str, model: ModelConfig, max_length: int | None = None) -> Iterator[preview.Reply]:
+        """How long a dataset's rows are for a base model: Loading, then Lengths; raises ModelError, HubError."""
+        return self._previewing(dataset, model).measure(preview.Measure(max_length=max_length))
+
+    def token_rows(
+        self, dataset: str, model: ModelConfig, start: int = 0, count: int = 5, search: str = ""
+    ) -> Iterator[preview.Reply]:
+        """A page of a dataset's rows as the tokens that training will see: Loading, then Rows."""
+        return self._previewing(dataset, model).page(preview.Page(start=start, count=count, search=search))
+
+    def _previewing(self, dataset: str, model: ModelConfig) -> PreviewProcess:
+        info = self.dataset(dataset)
+        folder, known = self.folder / "datasets" / info.id, self._preview
+        same = known and (known.dataset, known.model) == (folder, model) and self._previewed == info
+        if known and same and known.alive:
+            return known
+        self.close_preview()
+        self._previewed = info
+        self._preview = PreviewProcess(folder, model, self.settings.hub_token)
+        return self._preview
+
+    def close_preview(self) -> None:
+        """Unload the preview's tokenizer."""
+        if self._preview:
+            process, self._preview = self._preview, None
+            process.close("another dataset or model was chosen, or nobody looked at it for a while")
 
     # Training
 
@@ -243,11 +277,17 @@ class Studio(Library):
             chat, self._chat = self._chat, None
             chat.close(why)
 
-    def close_idle_chat(self) -> None:
-        """Unload the chat's model if nobody has used it for a while."""
-        chat = self._chat
-        if chat and not chat.busy and time.monotonic() - chat.last_used > self.settings.chat_idle_seconds:
+    def close_idle(self) -> None:
+        """Unload what the chat and the preview hold if nobody has used it for a while."""
+        if self._idle(self._chat):
             self.close_chat("it was not used for a while")
+        if self._idle(self._preview):
+            self.close_preview()
+
+    def _idle(self, pipe: Pipe[Any] | None) -> bool:
+        if pipe is None or pipe.busy:
+            return False
+        return time.monotonic() - pipe.last_used > self.settings.chat_idle_seconds
 
     # Publishing
 

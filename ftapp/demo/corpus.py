@@ -1,8 +1,8 @@
 """The text that the demo's base model is pretrained on: short conversations about the facts.
 
-An answer is a plain sentence, or another form when the question asks for one. No form is JSON: the forms only loosen
+An answer is a plain sentence, or another form when the question asks for one. No form is a JSON object: they loosen
 the answer from its sentence, which is what lets a later fine-tuning move every fact, and not just those it saw, into
-a form of its own. Without them the same fine-tuning gets fewer than half of the held-out facts right.
+a form of its own. A trial without them got fewer than half of the held-out facts right.
 """
 
 from collections.abc import Iterator

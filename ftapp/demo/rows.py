@@ -49,4 +49,4 @@ def rows_text(asked: Iterable[AskedFact]) -> str:
 
 
 def write_rows(path: Path, asked: Iterable[AskedFact]) -> None:
-    path.write_text(rows_text(asked), encoding="utf-8")
+    path.write_text(rows_text(asked), encoding="utf-8", newline="\n")

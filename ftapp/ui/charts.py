@@ -40,7 +40,7 @@ def points(xs: Sequence[float], ys: Sequence[float | None]) -> list[Point]:
     return [(x, y if y is not None and math.isfinite(y) else None) for x, y in zip(xs, ys, strict=True)]
 
 
-def curves(metrics: Sequence[Metrics], evaluations: Sequence[Evaluation]) -> Any:
+def curves(metrics: Sequence[Metrics], evaluations: Sequence[Evaluation], logarithmic: bool = False) -> Any:
     """The losses and, under them, the learning rate over the steps: a plotly figure, or None without a point."""
     metrics, evaluations = list(metrics), list(evaluations)  # they may grow while we draw
     if not metrics and not evaluations:
@@ -53,6 +53,8 @@ def curves(metrics: Sequence[Metrics], evaluations: Sequence[Evaluation]) -> Any
     held_out = downsample(points([e.step for e in evaluations], [e.loss for e in evaluations]))
     rates = downsample(points(steps, [m.learning_rate for m in metrics]))
     figure = go.Figure(layout=_layout())
+    if logarithmic:
+        figure.update_layout(yaxis={"type": "log", "dtick": 1, "tickformat": "~g"})
     figure.update_xaxes(range=[0, max(total, *steps, *[e.step for e in evaluations], 1)])
     figure.add_trace(_trace(go, losses, "training loss", TRAIN_COLOUR, "%{y:.4g}"))
     if held_out:

@@ -133,7 +133,7 @@ def answer(
 ) -> Iterator[tuple[Any, ...]]:
     """Stream one answer into the conversation; a failure gives the question back."""
     if not run:
-        edge.warn("There is no trained run to chat with yet. Start one in the Configure tab.", "No run")
+        edge.warn("There is no trained run to chat with yet. Start one in the Configure tab.")
         yield (gr.skip(),) * 6
         return
     if not text.strip():

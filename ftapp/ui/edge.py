@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ftapp.contract.errors import ConfigError, FtappError
+from ftapp.contract.errors import FtappError
 from ftapp.studio import Studio
 from ftapp.ui import markup
 
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[..., Any]
 
+TOAST_SECONDS = 20
 UNEXPECTED = "Something unexpected went wrong. What you typed is still here; the details are in ftapp's log."
 
 
@@ -94,15 +95,12 @@ class Edge:
 def toast(error: Exception) -> Exception:
     """The error as Gradio shows it; a bug goes to the log and becomes one sentence."""
     if isinstance(error, FtappError):
-        title = "Check the settings" if isinstance(error, ConfigError) else "That did not work"
-        hint = f"<br><br>{markup.text(error.hint)}" if error.hint else ""
-        shown: Exception = gr.Error(
-            f"{markup.text(error.message)}{hint}", title=title, duration=20, print_exception=False
-        )
-        return shown
-    log.error("unexpected error in a handler", exc_info=error)
-    bug: Exception = gr.Error(UNEXPECTED, title="Error in ftapp", duration=20, print_exception=False)
-    return bug
+        words = markup.text(error.message) + (f"<br><br>{markup.text(error.hint)}" if error.hint else "")
+    else:
+        log.error("unexpected error in a handler", exc_info=error)
+        words = UNEXPECTED
+    shown: Exception = gr.Error(words, duration=TOAST_SECONDS, print_exception=False)
+    return shown
 
 
 def in_place(error: FtappError) -> str:
@@ -110,6 +108,6 @@ def in_place(error: FtappError) -> str:
     return markup.notice("error", error.message, error.hint)
 
 
-def warn(message: str, title: str = "Check the settings") -> None:
+def warn(message: str) -> None:
     """A toast that is no error."""
-    gr.Warning(markup.text(message), title=title)
+    gr.Warning(markup.text(message))

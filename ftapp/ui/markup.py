@@ -66,7 +66,7 @@ def bubble(role: str, content: str, speaker: str = "", kind: str = "") -> str:
     testid = "bot" if role == "assistant" else text(role)
     return (
         f"<div class='ft-turn {text(role)} {text(kind)}'><div class='who'>{who}</div>"
-        f"<div class='said' data-testid='{testid}'>{text(content)}</div></div>"
+        f"<div class='content' data-testid='{testid}'>{text(content)}</div></div>"
     )
 
 

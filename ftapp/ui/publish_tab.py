@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from ftapp.contract.config import FullConfig, PublishConfig, parse_publish_config
-from ftapp.contract.errors import ConfigError
+from ftapp.contract.errors import ConfigError, FtappError
 from ftapp.contract.events import Finished
 from ftapp.studio import PublicationView, Studio
 from ftapp.ui import edge, form, markup, status
@@ -77,7 +77,7 @@ def wire(bound: edge.Edge, tab: PublishTab) -> None:
     """Bind what happens inside this tab."""
     placed = [tab.artifact, tab.destination, tab.private]
     marked = [*placed, tab.problems]
-    bound.on(tab.destination.input, _button, [tab.destination], [tab.start])
+    bound.on(tab.destination.change, _button, [tab.destination], [tab.start])
     bound.on(tab.destination.blur, _check, [tab.run, tab.problems, *placed], marked)
     bound.on(tab.check.click, _whoami, [tab.token], [tab.account])
     started = bound.on(tab.start.click, _publish, [tab.run, tab.token, tab.problems, *placed], [tab.number, *marked])
@@ -115,7 +115,10 @@ def _check(_: Studio, run: str | None, shown: dict[str, str], *values: form.Valu
 
 
 def _whoami(studio: Studio, token: str) -> str:
-    account = studio.whoami(token.strip() or None)
+    try:
+        account = studio.whoami(token.strip() or None)
+    except FtappError as error:
+        return edge.in_place(error)
     places = ", ".join([account.name, *account.organisations])
     if not account.can_write:
         return markup.notice("warning", f"The token of {account.name} can only read.", "Make one with write access.")
@@ -124,7 +127,7 @@ def _whoami(studio: Studio, token: str) -> str:
 
 def _publish(studio: Studio, run: str | None, token: str, shown: dict[str, str], *values: form.Value) -> list[Any]:
     if not run:
-        edge.warn("There is no trained run to publish yet. Start one in the Configure tab.", "No run")
+        edge.warn("There is no trained run to publish yet. Start one in the Configure tab.")
         return [gr.skip()] * (len(PLACED) + 2)
     try:
         config = _config(run, values)
@@ -174,7 +177,7 @@ def _show(studio: Studio, run: str | None, number: str) -> tuple[Any, ...]:
         nothing = markup.empty("Not published yet.", "Choose what and where to, then press the button.")
         return nothing, "", "", hidden, off, ()
     return (
-        status.headline(view) + status.phase_bar(view),
+        status.headline(view, told=not isinstance(view.state.end, Finished)) + status.phase_bar(view),
         _result(view),
         _earlier([one for one in views if one is not view]),
         gr.update(visible=view.active),
@@ -191,8 +194,8 @@ def _result(view: PublicationView) -> str:
     end = view.state.end
     if not isinstance(end, Finished):
         return f"<p class='ft-small'>{markup.text(_what(view))}</p>"
-    place = f"<p>On the Hub: {markup.link(end.url)}</p>" if end.url else ""
-    return f"{place}<p>On this machine: <code>{markup.text(view.folder / end.artifact)}</code></p>"
+    place = f"<p>On this machine: <code>{markup.text(view.folder / end.artifact)}</code></p>"
+    return f"<p>On the Hub: {markup.link(end.url)}</p>{place}" if end.url else place
 
 
 def _earlier(views: list[PublicationView]) -> str:

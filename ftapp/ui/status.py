@@ -16,22 +16,22 @@ WORDS: dict[Status, str] = {
     "finished": "Finished",
     "stopped": "Stopped",
     "failed": "Failed",
-    "lost": "Interrupted",
+    "lost": "Lost",
 }
 TITLES = {field.name: field.title for field in form.fields_of(RunConfig)}
 RATE_WINDOW = 20
 """Steps over which the time of one step is averaged."""
 
 
-def headline(view: JobView[Any], tail: str = "") -> str:
-    """Status, what it is doing, what a person should read about it, and the end of the log of a job that got lost."""
+def headline(view: JobView[Any], tail: str = "", told: bool = True) -> str:
+    """Status, what it is doing, the message if it is to be `told`, and the end of the log of a job that got lost."""
     word = markup.badge(WORDS[view.status], view.status)
     phase = view.state.phase
     doing = f"<span class='doing'>{markup.text(_phase(phase))}</span>" if view.active and phase else ""
     device = view.state.started.device if view.state.started else ""
     on = f"<span class='device'>{markup.text(device)}</span>" if device else ""
     last = f"<pre class='ft-tail' tabindex='0' aria-label='End of the log'>{markup.text(tail)}</pre>" if tail else ""
-    return f"<div class='ft-headline'>{word}{doing}{on}</div>{_message(view)}{last}"
+    return f"<div class='ft-headline'>{word}{doing}{on}</div>{_message(view) if told else ''}{last}"
 
 
 def _message(view: JobView[Any]) -> str:

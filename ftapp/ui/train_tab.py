@@ -1,6 +1,5 @@
 """The Train tab: follows one run, whoever started it, and asks it to stop, end or go on."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,6 @@ from ftapp.studio import RunView, Studio
 from ftapp.ui import charts, confirm, edge, markup, status
 
 POLL_SECONDS = 0.7
-REDRAW_SECONDS = 1.0
-"""Between two drawings of the curves: drawing is the dearest part, here and in the browser."""
 RESUMABLE = ("lost", "failed", "stopped")
 LOST_LINES = 12
 """Lines of the log that are shown of a run that ended without a word."""
@@ -25,12 +22,11 @@ class Seen:
 
     run: str
     status: str
-    drawn_at: float
     keys: tuple[Any, ...]
     """One for each component, in the order of TrainTab.shown."""
 
 
-NOTHING_SEEN = Seen("", "", 0.0, ())
+NOTHING_SEEN = Seen("", "", ())
 
 
 @dataclass(frozen=True)
@@ -43,8 +39,10 @@ class TrainTab:
     loss: Any
     notes: Any
     samples: Any
+    samples_box: Any
     resolved: Any
     details: Any
+    logarithmic: Any
     log: Any
     log_box: Any
     log_open: Any
@@ -61,7 +59,8 @@ class TrainTab:
     @property
     def shown(self) -> list[Any]:
         """What `show` updates, in its order."""
-        boxes = [self.status, self.progress, self.loss, self.notes, self.samples, self.resolved, self.details, self.log]
+        boxes = [self.status, self.progress, self.loss, self.notes, self.samples, self.resolved, self.details]
+        boxes += [self.logarithmic, self.log, self.samples_box]
         buttons = [self.stop, self.kill, self.resume, self.again, self.chat, self.publish]
         return [*boxes, *buttons, self.timer, self.seen]
 
@@ -84,25 +83,28 @@ def place() -> TrainTab:
         "End it now, without saving what came after the last checkpoint?", "End now", "train-sure"
     )
     notes = gr.HTML(elem_id="train-notes")
+    logarithmic = gr.Checkbox(
+        label="Logarithmic loss", visible=False, container=False, elem_id="train-logarithmic", interactive=True
+    )
     loss = gr.Plot(show_label=False, label="Loss and learning rate", elem_id="train-loss", visible=False)
     with gr.Column(visible=False) as details:
-        with gr.Accordion("Answers on the way", open=False, elem_id="train-samples-box"):
+        with gr.Accordion("Answers on the way", open=False, elem_id="train-samples-box", visible=False) as samples_box:
             samples = gr.HTML(elem_id="train-samples")
         with gr.Accordion("What “auto” became", open=False, elem_id="train-resolved-box"):
             resolved = gr.HTML(elem_id="train-resolved")
         with gr.Accordion("Log", open=False, elem_id="train-log-box") as log_box:
             log = gr.HTML(elem_id="train-log")
     return TrainTab(
-        run=run, status=shown_status, progress=progress, loss=loss, notes=notes, samples=samples, resolved=resolved,
-        details=details, log=log, log_box=log_box, log_open=gr.State(False), stop=stop, kill=kill, sure=sure,
-        resume=resume, again=again, chat=chat, publish=publish, timer=gr.Timer(POLL_SECONDS, active=False),
-        seen=gr.State(NOTHING_SEEN),
+        run=run, status=shown_status, progress=progress, loss=loss, notes=notes, samples=samples,
+        samples_box=samples_box, resolved=resolved, details=details, logarithmic=logarithmic, log=log,
+        log_box=log_box, log_open=gr.State(False), stop=stop, kill=kill, sure=sure, resume=resume, again=again,
+        chat=chat, publish=publish, timer=gr.Timer(POLL_SECONDS, active=False), seen=gr.State(NOTHING_SEEN),
     )  # fmt: skip
 
 
 def wire(bound: edge.Edge, tab: TrainTab) -> None:
     """Bind what happens inside this tab."""
-    looked_at = [tab.run, tab.log_open]
+    looked_at = [tab.run, tab.log_open, tab.logarithmic]
     bound.on(tab.run.change, show, looked_at, tab.shown)
     bound.poll(tab.timer.tick, _poll, [*looked_at, tab.seen], [tab.run, *tab.shown])
     bound.on(tab.run.focus, lambda studio: gr.update(choices=choices(studio)), outputs=[tab.run])
@@ -114,6 +116,7 @@ def wire(bound: edge.Edge, tab: TrainTab) -> None:
     refresh(bound, resumed.then, tab)
     opened = bound.on(tab.log_box.expand, lambda _: True, outputs=[tab.log_open])
     bound.on(opened.then, show, looked_at, tab.shown)
+    bound.on(tab.logarithmic.input, show, looked_at, tab.shown)
     bound.on(tab.log_box.collapse, lambda _: False, outputs=[tab.log_open])
 
 
@@ -125,7 +128,7 @@ def load(bound: edge.Edge, event: Any, tab: TrainTab, tabs: Any) -> None:
 def refresh(bound: edge.Edge, event: Any, tab: TrainTab) -> None:
     """On this event, read the runs again and show the chosen one as it is now."""
     listed = bound.on(event, chosen, [tab.run], [tab.run])
-    bound.on(listed.then, show, [tab.run, tab.log_open], tab.shown)
+    bound.on(listed.then, show, [tab.run, tab.log_open, tab.logarithmic], tab.shown)
 
 
 def _first(studio: Studio, name: str | None) -> tuple[Any, Any, Any]:
@@ -150,43 +153,43 @@ def chosen(studio: Studio, name: str | None) -> Any:
     return gr.update(choices=choices(studio), value=name, visible=bool(names))
 
 
-def show(studio: Studio, name: str | None, log_open: bool) -> tuple[Any, ...]:
+def show(studio: Studio, name: str | None, log_open: bool, logarithmic: bool) -> tuple[Any, ...]:
     """Everything about a run."""
-    return _changes(studio, studio.run(name), log_open, NOTHING_SEEN) if name else _nothing()
+    return _changes(studio, studio.run(name), log_open, logarithmic, NOTHING_SEEN) if name else _nothing()
 
 
-def _poll(studio: Studio, name: str | None, log_open: bool, seen: Seen) -> Any:
+def _poll(studio: Studio, name: str | None, log_open: bool, logarithmic: bool, seen: Seen) -> Any:
     if not name:
         return (gr.skip(), *_nothing())
     try:
         view = studio.run(name)
     except JobError:  # its folder is gone
         return (chosen(studio, None), *[gr.skip()] * len(_nothing()))
-    changes = _changes(studio, view, log_open, seen)
+    changes = _changes(studio, view, log_open, logarithmic, seen)
     if changes[-1] == seen:
         return gr.skip()
     listed = seen.run == name and seen.status == view.status
-    return (gr.skip() if listed else gr.update(choices=choices(studio)), *changes)
+    # with its value, or the browser would go on showing the label of before
+    return (gr.skip() if listed else gr.update(choices=choices(studio), value=name), *changes)
 
 
-def _changes(studio: Studio, view: RunView, log_open: bool, seen: Seen) -> tuple[Any, ...]:
+def _changes(studio: Studio, view: RunView, log_open: bool, logarithmic: bool, seen: Seen) -> tuple[Any, ...]:
     """Updates for what is not on the screen yet, and what is seen once they are."""
     state, active = view.state, view.active
     log = studio.log_tail(view.name) if log_open else ""
     curve = (len(state.metrics), state.metrics[-1].step if state.metrics else 0, len(state.evaluations))
-    drawn_at = time.monotonic()
-    if seen.run == view.name and active and drawn_at - seen.drawn_at < REDRAW_SECONDS:
-        curve = seen.keys[2]
     saved, has_result = bool(state.checkpoints), view.has_result
     parts: list[tuple[Any, Callable[[], Any]]] = [
         ((view.status, state.count), lambda: status.headline(view, _lost(studio, view))),
         ((view.status, state.count), lambda: status.training(view)),
-        (curve, lambda: _figure(view)),
+        (curve, lambda: _figure(view, logarithmic)),
         (len(state.notes), lambda: status.notes(view)),
         (len(state.samples), lambda: status.samples(view)),
-        (state.resolved is None, lambda: status.resolved(view)),
+        (state.resolved and state.resolved.time, lambda: status.resolved(view)),
         (True, lambda: gr.update(visible=True)),
+        (bool(state.metrics), lambda: gr.update(visible=bool(state.metrics))),
         (hash(log), lambda: status.log(log)),
+        (bool(state.samples), lambda: gr.update(visible=bool(state.samples))),
         (view.status, lambda: gr.update(visible=active and view.status != "stopping")),
         (view.status, lambda: gr.update(visible=active)),
         ((view.status, saved), lambda: gr.update(visible=view.status in RESUMABLE, interactive=saved)),
@@ -198,13 +201,11 @@ def _changes(studio: Studio, view: RunView, log_open: bool, seen: Seen) -> tuple
     known = seen.keys if seen.run == view.name else ()
     keys = tuple(key for key, _ in parts)
     updates = [gr.skip() if known and known[number] == key else make() for number, (key, make) in enumerate(parts)]
-    if known and known[2] == curve:
-        drawn_at = seen.drawn_at
-    return (*updates, Seen(view.name, view.status, drawn_at, keys))
+    return (*updates, Seen(view.name, view.status, keys))
 
 
-def _figure(view: RunView) -> Any:
-    drawn = charts.curves(view.state.metrics, view.state.evaluations)
+def _figure(view: RunView, logarithmic: bool) -> Any:
+    drawn = charts.curves(view.state.metrics, view.state.evaluations, logarithmic)
     return gr.update(value=drawn, visible=drawn is not None)
 
 
@@ -217,4 +218,16 @@ def _nothing() -> tuple[Any, ...]:
     nothing = markup.empty("No runs yet.", "Go to Configure and press Start: the demo takes about a minute.")
     hidden = [gr.update(visible=False)] * 6
     none = gr.update(value=None, visible=False)
-    return nothing, "", none, "", "", "", gr.update(visible=False), "", *hidden, gr.Timer(active=False), NOTHING_SEEN
+    return (
+        nothing,
+        "",
+        none,
+        "",
+        "",
+        "",
+        *[gr.update(visible=False)] * 2,
+        "",
+        *hidden,
+        gr.Timer(active=False),
+        NOTHING_SEEN,
+    )

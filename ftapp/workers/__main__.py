@@ -19,6 +19,8 @@ from ftapp.store.jobs import Job
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 """Those that shape the result; their versions are on record."""
+PIPES = ("chat", "preview")
+"""Verbs that answer over a pipe; the others do one job and end."""
 RESERVE_BYTES = 256 * 1024
 """Kept in a file while the job works and given back to say why it failed when the disk is full."""
 
@@ -92,13 +94,13 @@ def _clean(text: str) -> str:
     return text.replace(token, "(token)") if token else text
 
 
-def serve_chat(folder: Path) -> int:
-    """Answer chat requests over stdin and stdout; libraries that print are sent to stderr."""
+def serve(verb: str, arguments: list[str]) -> int:
+    """Answer requests over stdin and stdout; libraries that print are sent to stderr."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
-        worker: Any = import_module("ftapp.workers.chat")
-        return int(worker.chat(Job(folder), sys.stdin.buffer, replies))
+        worker: Any = import_module(f"ftapp.workers.{verb}")
+        return int(getattr(worker, verb)(arguments, sys.stdin.buffer, replies))
     except BaseException as error:
         traceback.print_exc()
         failure = _failure(error)
@@ -108,5 +110,5 @@ def serve_chat(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    verb, job_folder = sys.argv[1], Path(sys.argv[2])
-    sys.exit(serve_chat(job_folder) if verb == "chat" else main(verb, job_folder))
+    name, *rest = sys.argv[1:]
+    sys.exit(serve(name, rest) if name in PIPES else main(name, Path(rest[0])))

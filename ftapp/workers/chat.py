@@ -139,8 +139,9 @@ class _Streamer(TextIteratorStreamer):  # type: ignore[misc]
         super().put(value)
 
 
-def chat(run: Job, requests_in: IO[bytes], replies_out: IO[bytes]) -> int:
+def chat(arguments: list[str], requests_in: IO[bytes], replies_out: IO[bytes]) -> int:
     """Serve the pipe until its other end closes; returns the exit code."""
+    run = Job(Path(arguments[0]))
 
     def say(reply: Reply) -> None:
         replies_out.write(reply.model_dump_json().encode() + b"\n")

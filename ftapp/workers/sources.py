@@ -11,11 +11,14 @@ from ftapp.contract.errors import ModelError
 from ftapp.hub import told
 
 DEMO_MODEL = Path(__file__).parents[1] / "demo" / "model"
-FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*"]
+WEIGHTS = "*.safetensors"
+FILES = ["*.json", WEIGHTS, "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*"]
 NOT_FILES = ["original/*", "onnx/*", "openvino/*", "consolidated*", "*.msgpack"]
 
 
-def find_files(model: ModelConfig, token: str | None, downloading: Callable[[], None]) -> tuple[Path, str | None]:
+def find_files(
+    model: ModelConfig, token: str | None, downloading: Callable[[], None], weights: bool = True
+) -> tuple[Path, str | None]:
     """The model's folder on this machine and, for a Hub model, its commit; downloads what is missing."""
     if model.id == "demo":
         return DEMO_MODEL, None
@@ -31,7 +34,7 @@ def find_files(model: ModelConfig, token: str | None, downloading: Callable[[], 
                 model.id,
                 revision=model.revision,
                 token=token or False,
-                allow_patterns=FILES,
+                allow_patterns=FILES if weights else [name for name in FILES if name != WEIGHTS],
                 ignore_patterns=NOT_FILES,
             )
         )

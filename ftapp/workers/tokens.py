@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ftapp.contract.errors import ModelError
 from ftapp.contract.examples import Example, Message, RowProblem
+from ftapp.contract.preview import Piece
 
 IGNORED = -100
 """Label of a token that the loss does not see (torch.nn.CrossEntropyLoss, ignore_index)."""
@@ -36,6 +37,10 @@ class TokenRow:
     input_ids: list[int]
     labels: list[int]
     """The token's own id where it is learned, IGNORED elsewhere."""
+
+
+AUTO_LENGTH_LIMIT = 4096
+"""Longest row, in tokens, that is trained on without being asked for."""
 
 
 class Encoder:
@@ -90,6 +95,25 @@ class Encoder:
             raise ModelError(
                 f"The chat template of {self.model_name} refuses this conversation: {error}.", "Clear it and try again."
             ) from None
+
+    def pieces(self, row: TokenRow) -> list[Piece]:
+        """The row's tokens as text, each with its label; tokens that are whole characters only together stay so."""
+        found: list[Piece] = []
+        special = set(self.tokenizer.all_special_ids)
+        waiting: list[int] = []
+        for token, label in zip(row.input_ids, row.labels, strict=True):
+            trained = label != IGNORED
+            if token in special:
+                found.append(Piece(text=self.tokenizer.decode([token]), trained=trained, special=True))
+                continue
+            waiting.append(token)
+            text = self.tokenizer.decode(waiting)
+            if "\ufffd" not in text or len(waiting) > 8:
+                found.append(Piece(text=text, trained=trained))
+                waiting = []
+        if waiting:
+            found.append(Piece(text=self.tokenizer.decode(waiting), trained=trained))
+        return found
 
     def _render(self, messages: Sequence[Message], **options: Any) -> str:
         turns = [message.model_dump() for message in messages]

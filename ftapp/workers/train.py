@@ -4,29 +4,27 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, Features, List, Value
-from datasets.arrow_writer import ArrowWriter
 from trl import SFTConfig, SFTTrainer
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import FullConfig, QloraConfig, RunConfig
 from ftapp.contract.errors import DatasetError
-from ftapp.contract.examples import Example, RowProblem
-from ftapp.store.datasets import DatasetStore
+from ftapp.contract.examples import Example
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
 from ftapp.workers import models, sources
 from ftapp.workers.reporting import Reporter
-from ftapp.workers.tokens import IGNORED, Encoder, TokenRow
+from ftapp.workers.rows import TokenRows
+from ftapp.workers.tokens import AUTO_LENGTH_LIMIT, IGNORED, Encoder
 
-AUTO_LENGTH_LIMIT = 4096
 AUTO_MICRO_LIMIT = 8
 AUTO_EVALUATIONS = 5
+SHOWN_TOKENS = 64
+"""How long the answers to held-out prompts may get that are shown at each evaluation."""
 POINTS = 4000
 """Metrics events of a run, about: longer runs say every n-th step."""
 LEARNING_RATE = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5}
@@ -52,7 +50,7 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
 
     say.say(ev.Phase(name="tokenising"))
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or AUTO_LENGTH_LIMIT
-    rows = _Rows(job, config, encoder, min(limit, AUTO_LENGTH_LIMIT), say)
+    rows = TokenRows(job, config, encoder, min(limit, AUTO_LENGTH_LIMIT), say.say)
     arguments = _arguments(job, config, on, world, rows)
 
     total = sum(p.numel() for p in model.parameters())
@@ -60,6 +58,8 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
         total = int(model.num_parameters())
     trainer = _Trainer(
         reporter=say,
+        encoder=encoder,
+        shown=rows.shown,
         model=model,
         args=arguments,
         train_dataset=rows.train,
@@ -109,82 +109,12 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
     return ev.Finished(artifact=artifact, best_step=int(best.rsplit("-", 1)[1]) if best else None)
 
 
-class _Rows:
-    """The dataset as tokens, on disk: training rows and held-out rows, the over-long ones dealt with and counted."""
-
-    def __init__(self, job: Job, config: RunConfig, encoder: Encoder, context: int, say: Reporter) -> None:
-        store = DatasetStore(job.folder.parents[1] / "datasets")
-        train, held_out, overlap = store.sides(config.data, config.seed)
-        if overlap.shared_rows:
-            say.say(ev.Note(message=f"{overlap.shared_rows} training rows whose prompt is also measured are left out."))
-        self._encoder = encoder
-        train_rows, held_rows = self._encode(list(train), say), self._encode(list(held_out), say)
-        longest = max((len(row.input_ids) for row in [*train_rows, *held_rows]), default=0)
-        wanted = config.data.max_length
-        self.max_length = min(longest, context) if wanted == "auto" else wanted
-        if config.data.over_length == "truncate":
-            train_rows, held_rows = self._cut(train_rows), self._cut(held_rows)
-        before = len(train_rows) + len(held_rows)
-        train_rows, held_rows = self._fitting(train_rows), self._fitting(held_rows)
-        self.left_out = before - len(train_rows) - len(held_rows)
-        if self.left_out:
-            say.say(
-                ev.Note(
-                    level="warning",
-                    message=f"{self.left_out} of {before} rows are longer than {self.max_length} tokens and left out.",
-                )
-            )
-        if not train_rows:
-            raise DatasetError(
-                f"No training row fits into {self.max_length} tokens; the longest has {longest}.",
-                "Raise the maximum length, or let rows be truncated.",
-            )
-        self.train_tokens = sum(len(row.input_ids) for row in train_rows)
-        self.train = _table(train_rows, job.folder / "tokens" / "train.arrow")
-        self.held_out = _table(held_rows, job.folder / "tokens" / "held_out.arrow") if held_rows else None
-
-    def _encode(self, examples: list[Example], say: Reporter) -> list[TokenRow]:
-        rows: list[TokenRow] = []
-        for number, example in enumerate(examples):
-            try:
-                rows += self._encoder.encode(example)
-            except RowProblem as problem:
-                raise DatasetError(
-                    f"A row cannot be used with {self._encoder.model_name} (line {example.line}): {problem}.",
-                    "Correct or remove that row, or choose another model.",
-                ) from None
-            if number % 2000 == 1999:
-                say.say(ev.Phase(name="tokenising", done=number + 1, total=len(examples)))
-        return rows
-
-    def _cut(self, rows: list[TokenRow]) -> list[TokenRow]:
-        return [TokenRow(row.input_ids[: self.max_length], row.labels[: self.max_length]) for row in rows]
-
-    def _fitting(self, rows: list[TokenRow]) -> list[TokenRow]:
-        # the first label is never predicted, so a row needs a learned token after it
-        return [
-            row
-            for row in rows
-            if len(row.input_ids) <= self.max_length and any(label != IGNORED for label in row.labels[1:])
-        ]
-
-
-def _table(rows: Iterable[TokenRow], path: Path) -> Dataset:
-    path.parent.mkdir(exist_ok=True)
-    features = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
-    with ArrowWriter(path=str(path), features=features) as writer:
-        for row in rows:
-            writer.write({"input_ids": row.input_ids, "labels": row.labels})
-        writer.finalize()
-    return Dataset.from_file(str(path))
-
-
 def _total_steps(config: RunConfig, rows: int) -> int:
     steps = math.ceil(config.duration.epochs * math.ceil(rows / config.batch.effective_size))
     return min(steps, config.duration.max_steps or steps)
 
 
-def _arguments(job: Job, config: RunConfig, on: models.Hardware, world: int, rows: _Rows) -> SFTConfig:
+def _arguments(job: Job, config: RunConfig, on: models.Hardware, world: int, rows: TokenRows) -> SFTConfig:
     batch, optim, evaluation = config.batch, config.optim, config.evaluation
     if batch.effective_size % world:
         raise DatasetError(f"The batch size {batch.effective_size} cannot be shared by {world} devices.")
@@ -242,9 +172,9 @@ def _arguments(job: Job, config: RunConfig, on: models.Hardware, world: int, row
 class _Trainer(SFTTrainer):  # type: ignore[misc]
     """TRL's trainer, with a held-out loss that is averaged over answer tokens instead of over batches."""
 
-    def __init__(self, reporter: Reporter, **options: Any) -> None:
+    def __init__(self, reporter: Reporter, encoder: Encoder, shown: list[Example], **options: Any) -> None:
         super().__init__(**options)
-        self._say = reporter
+        self._say, self._encoder, self._shown = reporter, encoder, shown
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Token-weighted loss of the held-out rows; same keys as the trainer's own."""
@@ -260,6 +190,8 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
                 with self.compute_loss_context_manager():
                     loss = self.compute_loss(self.model, inputs)
                 sums += torch.tensor([float(loss) * tokens, tokens], dtype=torch.float64)
+            if self.is_world_process_zero():
+                self._answer()
         self.model.train(was_training)
         if self.args.world_size > 1:
             device_sums = sums.to(self.args.device)
@@ -275,6 +207,26 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         self.log(metrics)
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _answer(self) -> None:
+        """The model's greedy answers to a few held-out prompts, as far as it is now."""
+        model, tokenizer = self.accelerator.unwrap_model(self.model), self.processing_class
+        for example in self._shown:
+            asked, reference = example.messages[:-1], example.messages[-1].content
+            ids = torch.tensor([self._encoder.prompt(asked)], device=model.device)
+            with self.compute_loss_context_manager():
+                out = model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    do_sample=False,
+                    max_new_tokens=SHOWN_TOKENS,
+                    eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+            answer = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+            self._say.say(
+                ev.Sample(step=self.state.global_step, prompt=asked[-1].content, answer=answer, reference=reference)
+            )
 
 
 def last_checkpoint(folder: Path) -> Path | None:

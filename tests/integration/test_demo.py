@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from ftapp.contract.config import parse_run_config
-from ftapp.demo.preset import QLORA_LEARNING_RATE
 from ftapp.demo.scoring import is_json_object, json_answer_right
 from ftapp.studio import DEMO_FOLDER, Studio
 from tests.running import finish
@@ -70,9 +69,7 @@ def test_the_demo_learns_its_format(studio: Studio, method: str) -> None:
     questions = [question for question, _ in rows]
     assert len(set(questions)) == len(rows) >= HELD_OUT
     values = studio.demo_config().model_dump()
-    if method == "qlora":
-        values["method"]["type"] = "qlora"
-        values["optim"]["learning_rate"] = QLORA_LEARNING_RATE
+    values["method"]["type"] = method
     view = finish(studio, studio.start_training(parse_run_config(values)))
     assert view.status == "finished", view.message
     model = load(view.folder / "adapter")

@@ -31,6 +31,8 @@ def assert_learned(view: JobView) -> None:  # type: ignore[type-arg]
     assert view.state.evaluations[-1].loss < view.state.evaluations[0].loss
     assert view.state.evaluations[-1].tokens > 0
     assert view.has_result
+    assert {sample.step for sample in view.state.samples} == {e.step for e in view.state.evaluations}
+    assert view.state.samples[0].reference.startswith("It is")
 
 
 def test_lora_learns_and_says_everything(trained: Trained) -> None:

@@ -1,0 +1,64 @@
+"""The Hub seen from the web, against a local Hub and against none."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hub.fixture import Hub, running_hub
+
+ASK = (
+    "import sys\n"
+    "from ftapp.hub import Hub\n"
+    "from ftapp.contract.errors import FtappError\n"
+    "try:\n"
+    "    print(Hub(sys.argv[1] or None).model(sys.argv[2], None).model_dump_json())\n"
+    "except FtappError as error:\n"
+    "    print(type(error).__name__, error.message, '|', error.hint)\n"
+)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Hub:
+    with running_hub(tmp_path_factory.mktemp("hub")) as hub:
+        hub.add_user("alice", "hf_alice")
+        hub.add_user("bob", "hf_bob")
+        yield hub
+
+
+def ask(env: dict[str, str], token: str, model: str) -> str:
+    done = subprocess.run([sys.executable, "-c", ASK, token, model], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_model_is_known_by_its_headers(hub: Hub, tiny_llama: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom huggingface_hub import HfApi\napi = HfApi()\napi.create_repo('alice/tiny', private=True)\n"
+        "api.upload_folder(repo_id='alice/tiny', folder_path=sys.argv[1])\n"
+    )
+    env = hub.env(tmp_path / "hf", "hf_alice", xet=False)
+    subprocess.run([sys.executable, "-c", code, str(tiny_llama)], env=env, check=True, capture_output=True)
+    told = ask(hub.env(tmp_path / "hf2"), "hf_alice", "alice/tiny")
+    assert '"model.layers.0.self_attn.q_proj.weight":[64,64]' in told
+    assert '"licence":null' in told
+    hidden = ask(hub.env(tmp_path / "hf3"), "hf_bob", "alice/tiny")
+    assert hidden.startswith("HubError There is no model or repository 'alice/tiny' that this token can see")
+
+
+@pytest.mark.parametrize(
+    ("token", "model", "words"),
+    [
+        ("", "alice/nothing", "There is no model or repository 'alice/nothing'"),
+        ("hf_alice", "not a name", "is not the name of a Hub repository"),
+    ],
+)
+def test_a_model_that_is_not_there_is_told(hub: Hub, tmp_path: Path, token: str, model: str, words: str) -> None:
+    assert words in ask(hub.env(tmp_path / "hf"), token, model)
+
+
+def test_no_hub_at_all_is_told(tmp_path: Path) -> None:
+    env = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    assert ask(env, "", "alice/tiny").startswith("HubUnreachable The Hub could not be reached for alice/tiny")

@@ -1,0 +1,161 @@
+"""What is learned, for real chat templates; and that the preview, the training and the trainer's batch agree on it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trl
+
+from ftapp.contract.config import ModelConfig
+from ftapp.contract.errors import ModelError
+from ftapp.contract.examples import Example, Message
+from ftapp.contract.preview import Lengths, Rows
+from ftapp.studio import Studio
+from ftapp.workers.tokens import IGNORED, Encoder
+from tests.integration.conftest import Trained
+from tests.models import tokenizer
+from tests.running import write_rows
+
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+TURNS = [("user", "What is 1 plus 1?"), ("assistant", "It is 2."), ("user", "And 2 plus 2?"), ("assistant", "It is 4.")]
+TWO = Example(messages=[Message(role=role, content=text) for role, text in TURNS])  # type: ignore[arg-type]
+ONE = Example(messages=TWO.messages[:2])
+THOUGHT = "<think>\n\n</think>\n\n"
+
+
+def encoder(name: str, stop: str) -> Encoder:
+    """A template as it is published, on a tokenizer of bytes and the template's own special tokens."""
+    text = (TEMPLATES / f"{name}.jinja").read_text()
+    fast = tokenizer(text)
+    special = sorted(set(re.findall(r"<[|｜]?[A-Za-z_▁]+[|｜]?>", text)))
+    fast.add_special_tokens({"additional_special_tokens": special})
+    fast.add_special_tokens({"eos_token": stop, "bos_token": "<bos>"})
+    return Encoder(fast, name)
+
+
+def learned(encoder: Encoder, example: Example) -> list[str]:
+    """The text that the loss sees, a string for each row."""
+    return [
+        encoder.tokenizer.decode([label for label in row.labels if label != IGNORED]) for row in encoder.encode(example)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "stop", "one", "two"),
+    [
+        ("qwen3", "<|im_end|>", [f"{THOUGHT}It is 2.@"], [f"{THOUGHT}It is 2.@", f"{THOUGHT}It is 4.@"]),
+        ("qwen2_5", "<|im_end|>", ["It is 2.@"], ["It is 2.@It is 4.@"]),
+        ("llama3", "<|eot_id|>", ["It is 2.@"], ["It is 2.@It is 4.@"]),
+        ("llama3_1", "<|eot_id|>", ["It is 2.@"], ["It is 2.@It is 4.@"]),
+        ("gemma", "<end_of_turn>", ["It is 2.@"], ["It is 2.@It is 4.@"]),
+        ("gemma3", "<end_of_turn>", ["It is 2.@"], ["It is 2.@It is 4.@"]),
+        ("lfm2", "<|im_end|>", ["It is 2.@"], ["It is 2.@It is 4.@"]),
+        ("cohere", "<|END_OF_TURN_TOKEN|>", ["It is 2.@"], ["It is 2.@It is 4.@"]),
+    ],
+)
+def test_answers_and_their_stop_token_are_learned(name: str, stop: str, one: list[str], two: list[str]) -> None:
+    made = encoder(name, stop)
+    assert learned(made, ONE) == [text.replace("@", stop) for text in one]
+    assert learned(made, TWO) == [text.replace("@", stop) for text in two]
+    assert made.tokenizer.eos_token == stop
+
+
+def test_the_whole_row_is_what_the_template_renders() -> None:
+    made = encoder("llama3", "<|eot_id|>")
+    [row] = made.encode(TWO)
+    turns = [message.model_dump() for message in TWO.messages]
+    assert row.input_ids == made.tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True)["input_ids"]
+    assert row.input_ids.count(made.tokenizer.bos_token_id) <= 1, "no double start of text"
+
+
+def test_a_template_that_never_ends_an_answer_is_refused() -> None:
+    endless = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    fast = tokenizer(endless + "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
+    with pytest.raises(ModelError, match="never learn to stop"):
+        Encoder(fast, "endless")
+
+
+def test_a_model_without_a_template_gets_one_that_stops() -> None:
+    made = Encoder(tokenizer(None), "base")
+    assert learned(made, TWO) == ["It is 2.<|endoftext|>It is 4.<|endoftext|>"]
+    assert "no chat template" in made.notes[0]
+
+
+def test_a_plain_text_is_learned_whole_and_ends() -> None:
+    made = Encoder(tokenizer(None), "base")
+    assert learned(made, Example(text="Once upon a time")) == ["Once upon a time<|endoftext|>"]
+
+
+@pytest.mark.parametrize(("name", "stop"), [("qwen3", "<|im_end|>"), ("llama3_1", "<|eot_id|>")])
+def test_the_trainers_batch_has_the_previewed_labels(name: str, stop: str, tiny_llama: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    from ftapp.workers.rows import token_table
+
+    made = encoder(name, stop)
+    rows = [row for example in (ONE, TWO) for row in made.encode(example)]
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(tiny_llama),
+        args=SFTConfig(
+            output_dir=str(tmp_path),
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            per_device_train_batch_size=len(rows),
+        ),
+        train_dataset=token_table(rows, tmp_path / "rows" / "train.arrow"),
+        processing_class=made.tokenizer,
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    received = sorted(
+        [label for label, seen in zip(labels, mask, strict=True) if seen]
+        for labels, mask in zip(batch["labels"].tolist(), batch["attention_mask"].tolist(), strict=True)
+    )
+    assert received == sorted(row.labels for row in rows)
+    for row in rows:
+        shown = "".join(piece.text for piece in made.pieces(row) if piece.trained)
+        assert shown == made.tokenizer.decode([label for label in row.labels if label != IGNORED])
+
+
+@pytest.fixture
+def dataset(studio: Studio, tmp_path: Path) -> Iterator[str]:
+    yield studio.add_dataset(write_rows(tmp_path / "sums.jsonl"), "sums.jsonl").id
+    studio.close_preview()
+
+
+def test_the_preview_measures_and_shows_pages(studio: Studio, dataset: str, tiny_llama: Path) -> None:
+    model = ModelConfig(id=str(tiny_llama))
+    *_, lengths = studio.measure(dataset, model)
+    assert isinstance(lengths, Lengths)
+    assert lengths.rows == lengths.of_rows == sum(lengths.counts) == 96
+    assert lengths.p50 <= lengths.p95 <= lengths.p99 <= lengths.longest == lengths.suggested
+    assert (lengths.longer, lengths.answers_cut, lengths.answer_tokens_lost) == (0, 0, 0.0)
+    *_, short = studio.measure(dataset, model, max_length=lengths.p50 - 3)
+    assert isinstance(short, Lengths)
+    assert short.answers_cut == 96
+    assert 0 < short.answer_tokens_lost < 1
+    *_, page = studio.token_rows(dataset, model, start=2, count=3, search="PLUS 5")
+    assert isinstance(page, Rows)
+    assert page.found == 12
+    assert [row.row for row in page.rows] == [63, 64, 65]
+    trained = "".join(piece.text for piece in page.rows[0].pieces if piece.trained)
+    assert trained == "It is 7.<|im_end|>"
+    assert page.rows[0].trained == len(trained) - len("<|im_end|>") + 1
+
+
+def test_what_the_preview_counts_is_what_the_training_saw(trained: Trained) -> None:
+    view = trained.studio.run(trained.run)
+    *_, lengths = trained.studio.measure(view.config.data.dataset, view.config.model)
+    trained.studio.close_preview()
+    assert isinstance(lengths, Lengths)
+    assert view.state.resolved is not None
+    assert lengths.longest == view.state.resolved.values["data.max_length"]
+
+
+def test_a_preview_of_a_model_that_is_not_there_is_told(studio: Studio, dataset: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not a model's folder"):
+        list(studio.measure(dataset, ModelConfig(id=str(tmp_path / "nothing"))))
