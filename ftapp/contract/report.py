@@ -113,9 +113,10 @@ class EncodingOffer(Contract):
 class Figures(Contract):
     """What the rows add up to; shares are of the usable rows."""
 
-    median_answer_words: int = 0
-    p95_answer_words: int = 0
-    max_answer_words: int = 0
+    median_answer: int = 0
+    """Characters, as are the next two."""
+    p95_answer: int = 0
+    longest_answer: int = 0
     distinct_answers: float = 0.0
     """Share of answers that stand on one row only or are its first copy."""
     questions: float = 0.0

@@ -16,6 +16,8 @@ from ftapp.store.tally import NEAR_LIMIT, Tally, filter_lines
 
 STRETCH = 8 * 2**20
 """Bytes of JSON lines that are checked as one piece of work."""
+SIGNED_STRETCHES = 16
+"""Near-duplicates are looked for in so many, the first ones, as long as there are not more rows than NEAR_LIMIT."""
 
 Progress = Callable[[int, int], None]
 """Called often with the bytes read so far and in all; what it raises ends the work."""
@@ -46,6 +48,7 @@ def build(
         import numpy
 
         numpy.save(folder / "groups.npy", tally.column("groups"))
+        numpy.save(folder / "places.npy", tally.column("places"))
         numpy.save(folder / "offsets.npy", numpy.cumsum(tally.column("sizes"), dtype="<i8") - tally.column("sizes"))
     return _report(request, tally)
 
@@ -64,6 +67,7 @@ def _read(request: CheckRequest, folder: Path | None, progress: Progress, run: R
     try:
         done = 0
         for source in sources:
+            lines = 0
             first = Task(
                 source,
                 request.reading.mapping,
@@ -74,12 +78,12 @@ def _read(request: CheckRequest, folder: Path | None, progress: Progress, run: R
             )
             position = done
             for found in run(stretches(first)):
-                offset, last = tally.rows, 0
+                offset, last, last_line = tally.rows, 0, 0
                 for batch in found:
-                    tally.take(batch, offset, source.name if len(sources) > 1 else "")
-                    last = batch.position
+                    tally.take(batch, offset, lines, source.name if len(sources) > 1 else "")
+                    last, last_line = batch.position, max(last_line, batch.last_line)
                     progress(min(total, position + last), total)
-                position += last
+                position, lines = position + last, lines + last_line
             done += source.path.stat().st_size
         return tally
     finally:
@@ -98,24 +102,16 @@ def stretches(task: Task) -> Iterator[Task]:
     if encoding not in ("utf-8", "utf-8-sig"):
         yield task
         return
-    with source.path.open("rb", buffering=0) as file:
-        start, end, line = 0, 0, 1
-        lines = 0
-        while data := file.read(STRETCH):
-            cut = data.rfind(b"\n") + 1
-            if cut:
-                lines += data.count(b"\n", 0, cut)
-                yield _stretch(task, start, end + cut, line)
-                start, line = end + cut, line + lines
-                lines = 0
-            end += len(data)
-        if end > start:
-            yield _stretch(task, start, end, line)
-
-
-def _stretch(task: Task, start: int, end: int, line: int) -> Task:
-    source = replace(task.source, start=start, end=end, first_line=line, position=start, encoding=None)
-    return replace(task, source=source, signatures=max(0, task.signatures - line + 1))
+    size, start = source.path.stat().st_size, 0
+    with source.path.open("rb") as file:
+        while start < size:
+            file.seek(start + STRETCH)
+            while (more := file.readline(STRETCH)) and not more.endswith(b"\n"):
+                pass
+            end = min(size, file.tell())
+            part = replace(source, start=start, end=end, position=start)
+            yield replace(task, source=part, signatures=task.signatures if start < SIGNED_STRETCHES * STRETCH else 0)
+            start = end
 
 
 def _leave_out(request: CheckRequest, tally: Tally, folder: Path | None) -> None:

@@ -21,7 +21,8 @@ MESSAGE_LIMIT = 250
 """Characters; a message may quote a value from the file."""
 COLUMNS_KEPT = 200
 SHORT_ANSWER_WORDS = 3
-FACT_WORDS = 25
+FACT_WORDS, FACT_CHARACTERS = 25, 250
+"""An answer of more words or characters states no single fact."""
 SHORT_ROW_WORDS = 40
 """Up to here rows are compared by their word triples, from here on by their words."""
 PERMUTATIONS = 64
@@ -53,13 +54,17 @@ class Task:
 
 @dataclass
 class Batch:
-    """Some rows, checked; row numbers count from the start of the task."""
+    """Some rows, checked; numbers of rows and lines count from the start of the task."""
 
     position: int = 0
     """Bytes of the file read so far, from the start of the task."""
     rows: int = 0
+    last_line: int = 0
+    """Line of the task that the last row stands on."""
     lines: bytearray = field(default_factory=bytearray)
     """The usable rows, canonical, one JSON object a line."""
+    part: str = ""
+    """The file that the lines of this batch, and of the task's earlier ones, were written to instead."""
     problems: list[Problem] = field(default_factory=list)
     problem_kinds: Counter[ProblemKind] = field(default_factory=Counter)
     formats: Counter[Format] = field(default_factory=Counter)
@@ -73,8 +78,8 @@ class Batch:
     """Its line."""
     sizes: "array[int]" = field(default_factory=lambda: array("i"))
     """Bytes of its canonical line."""
-    words: "array[int]" = field(default_factory=lambda: array("i"))
-    """Words of its last answer."""
+    lengths: "array[int]" = field(default_factory=lambda: array("i"))
+    """Characters of its last answer."""
     flags: "array[int]" = field(default_factory=lambda: array("B"))
     prompts: "array[int]" = field(default_factory=lambda: array("Q"))
     """Hash of all that comes before the last answer, normalised."""
@@ -104,9 +109,9 @@ def batches(task: Task) -> Iterator[Batch]:
     shingles: list[list[str]] = []
     for row in read_source(task.source):
         batch.rows += 1
+        batch.last_line = row.line
         try:
             canonical = _canonical(row, task, batch)
-            canonical["line"] = row.line
             check_turns(canonical)
             _measure(canonical, row, task, batch, shingles if signed + len(shingles) < task.signatures else None)
         except RowProblem as problem:
@@ -176,7 +181,7 @@ def _whole(text: str) -> str:
 
 def _measure(canonical: dict[str, Any], row: Row, task: Task, batch: Batch, shingles: list[list[str]] | None) -> None:
     """Put a usable row into the batch, with its figures."""
-    answer, words, flags = "", 0, TEXT
+    answer, flags = "", TEXT
     if "text" in canonical:
         group = before = normal(canonical["text"])
     else:
@@ -186,8 +191,7 @@ def _measure(canonical: dict[str, Any], row: Row, task: Task, batch: Batch, shin
         group = before = normal(first["content"])
         if len(found) > 2 or "tools" in canonical:
             before = normal("\x1e".join([f"{turn['role']} {turn['content']}" for turn in found[:-1]]))
-        words = answer.count(" ") + 1 if answer else 0
-        flags = _flags(found, words, group)
+        flags = _flags(found, answer, group)
         if flags & SHORT and task.drop_short:
             batch.left_out["drop_short"] += 1
             return
@@ -199,7 +203,7 @@ def _measure(canonical: dict[str, Any], row: Row, task: Task, batch: Batch, shin
     batch.numbers.append(row.number)
     batch.places.append(min(row.line, 2**31 - 1))
     batch.sizes.append(len(line) + 1)
-    batch.words.append(words)
+    batch.lengths.append(len(answer))
     batch.flags.append(flags)
     batch.groups.append(hashed := key(group))
     batch.prompts.append(hashed if before is group else key(before))
@@ -211,8 +215,10 @@ def _measure(canonical: dict[str, Any], row: Row, task: Task, batch: Batch, shin
         shingles.append(tokens)
 
 
-def _flags(found: list[Turn], words: int, prompt: str) -> int:
+def _flags(found: list[Turn], answer: str, prompt: str) -> int:
     flags = 0
+    words = answer.count(" ") + 1 if len(answer) < FACT_CHARACTERS else FACT_WORDS + 1
+    words = words if answer else 0
     if words < SHORT_ANSWER_WORDS and "tool_calls" not in found[-1]:
         flags |= SHORT
     if len(found) > 2:

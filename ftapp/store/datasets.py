@@ -20,7 +20,7 @@ from ftapp.store.building import Progress, build
 from ftapp.store.exports import Kind, export
 from ftapp.store.files import alone, write_whole
 from ftapp.store.readers import UNPACKED_LIMIT, suffix_of
-from ftapp.store.splits import group_of, held_out
+from ftapp.store.splits import held_out
 
 Builder = Callable[[CheckRequest, Path | None, Progress], Report]
 """Checks files and writes their rows into a folder: here, or in a process of its own."""
@@ -111,6 +111,8 @@ class DatasetStore:
 
     def _same(self, id: str, digest: str, reading: Reading, edits: Sequence[Edit]) -> DatasetInfo | None:
         found = self._find(id)
+        if found and not (self.folder / id / "places.npy").is_file():
+            return None  # stored by an earlier version
         same = found and found.sha256 == digest and found.reading == reading and set(edits) <= set(found.edits)
         return found if same else None
 
@@ -175,28 +177,26 @@ class DatasetStore:
     def examples(self, id: str, start: int = 0, count: int | None = None) -> Iterator[Example]:
         """The canonical rows from number `start` on."""
         self.get(id)
+        offsets, places = self._array(id, "offsets"), self._array(id, "places")
         with (self.folder / id / "rows.jsonl").open("rb") as file:
-            skip = start
-            if start and (offsets := self._array(id, "offsets")) is not None:
-                if start >= len(offsets):
+            if start >= len(offsets):
+                return
+            file.seek(int(offsets[start]))
+            for number, line in enumerate(file, start):
+                if count is not None and number >= start + count:
                     return
-                file.seek(int(offsets[start]))
-                skip = 0
-            for number, line in enumerate(file):
-                if count is not None and number >= skip + count:
-                    return
-                if number >= skip:
-                    yield Example.model_validate_json(line)
+                yield _example(line, places[number])
 
     def search(self, id: str, words: str, start: int = 0, count: int = 10) -> list[tuple[int, Example]]:
         """Rows from number `start` on whose text has these words as they stand, each with its number."""
         self.get(id)
         wanted = orjson.dumps(words.strip().lower()).decode()[1:-1]
         found: list[tuple[int, Example]] = []
+        places = self._array(id, "places")
         with (self.folder / id / "rows.jsonl").open("rb") as file:
             for number, line in enumerate(file):
                 if number >= start and wanted in line.decode().lower():
-                    found.append((number, Example.model_validate_json(line)))
+                    found.append((number, _example(line, places[number])))
                     if len(found) == count:
                         break
         return found
@@ -228,21 +228,14 @@ class DatasetStore:
                 yield example
 
     def _groups(self, id: str) -> Any:
-        import numpy
-
         self.get(id)
-        groups = self._array(id, "groups")
-        if groups is None:
-            groups = numpy.array([group_of(example) for example in self.examples(id)], "<u8")
-        return groups
+        return self._array(id, "groups")
 
     def _array(self, id: str, name: str) -> Any:
+        """A number for each usable row."""
         import numpy
 
-        try:
-            return numpy.load(self.folder / id / f"{name}.npy", mmap_mode="r")
-        except (OSError, ValueError):
-            return None  # stored by an earlier version, or empty
+        return numpy.load(self.folder / id / f"{name}.npy", mmap_mode="r")
 
     def export(self, id: str, kind: Kind, target: Path) -> Path:
         """Write the canonical rows as OpenAI chat JSONL or as Parquet; raises StorageError."""
@@ -258,6 +251,11 @@ class DatasetStore:
         """Remove a dataset; runs keep their own record of it."""
         self.get(id)
         shutil.rmtree(self.folder / id)
+
+
+def _example(line: bytes, place: Any) -> Example:
+    example = Example.model_validate_json(line)
+    return example.model_copy(update={"line": int(place)})
 
 
 def _nothing_usable(info: DatasetInfo, report: Report) -> DatasetError:

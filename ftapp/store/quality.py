@@ -145,11 +145,11 @@ def figures(tally: Tally) -> Figures:
     talks = flags & TEXT == 0
     if not len(flags) or not talks.any():
         return Figures()
-    words, count = tally.column("words")[talks], int(talks.sum())
+    lengths, count = tally.column("lengths")[talks], int(talks.sum())
     return Figures(
-        median_answer_words=int(numpy.median(words)),
-        p95_answer_words=int(numpy.percentile(words, 95)),
-        max_answer_words=int(words.max()),
+        median_answer=int(numpy.median(lengths)),
+        p95_answer=int(numpy.percentile(lengths, 95)),
+        longest_answer=int(lengths.max()),
         distinct_answers=round(len(numpy.unique(tally.column("answers")[talks])) / count, 3),
         questions=round(int((flags & QUESTION > 0)[talks].sum()) / count, 3),
         factual=round(int((flags & FACT > 0)[talks].sum()) / count, 3),
@@ -182,7 +182,7 @@ def advice(valid: int, figures: Figures) -> list[Advice]:
                     "prompts that ask": f.questions,
                     "short answers with a name or number": f.factual,
                     "distinct answers": f.distinct_answers,
-                    "median words of an answer": f.median_answer_words,
+                    "median characters of an answer": f.median_answer,
                 },
             )
         )

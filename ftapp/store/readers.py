@@ -53,7 +53,6 @@ class Source:
     start: int = 0
     end: int | None = None
     """Bytes; of whole lines of JSON, else of the whole file."""
-    first_line: int = 1
     position: int = 0
 
     @property
@@ -98,7 +97,7 @@ def read_source(source: Source) -> Iterator[Row]:
                     case ".json" if not source.start and _first_character(source, encoding) == "[":
                         rows = _json_array(source, file, encoding)
                     case _:
-                        rows = _json_lines(source, file, encoding)
+                        rows = _json_lines(file, encoding)
                 for number, row in enumerate(rows):
                     if number % 256 == 0:
                         source.position = file.position
@@ -119,9 +118,9 @@ def _first_character(source: Source, encoding: str) -> str:
         return file.read(65_536).decode(encoding, "ignore").lstrip()[:1]
 
 
-def _json_lines(source: Source, file: Opened, encoding: str) -> Iterator[Row]:
+def _json_lines(file: Opened, encoding: str) -> Iterator[Row]:
     number = 0
-    for line_number, line in enumerate(text_lines(file, encoding, LINE_LIMIT), source.first_line):
+    for line_number, line in enumerate(text_lines(file, encoding, LINE_LIMIT), 1):
         if line is None:
             number += 1
             yield Row(number, line_number, None, _too_long("line"), "too_long")

@@ -1,6 +1,7 @@
 """Batches → one dataset: its rows on disk, its problems as CSV, and per row what the findings are made from."""
 
 import csv
+import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable
@@ -14,9 +15,9 @@ from ftapp.store.checking import PERMUTATIONS, Batch
 
 PROBLEMS_KEPT = 1000
 COLUMNS_KEPT = 200
-NEAR_LIMIT = 100_000
+NEAR_LIMIT = 50_000
 """Rows that are compared for near-duplicates: the first ones of larger data."""
-KEYS = ("numbers", "places", "sizes", "words", "flags", "prompts", "answers", "groups")
+KEYS = ("numbers", "places", "sizes", "lengths", "flags", "prompts", "answers", "groups")
 DTYPES = {"i": "<i4", "B": "u1", "Q": "<u8", "I": "<u4"}
 
 
@@ -39,10 +40,11 @@ class Tally:
         self._signing = True
         """Until a row has no signature: those that have one are the first rows."""
 
-    def take(self, batch: Batch, offset: int, file: str = "") -> None:
-        """Add a batch; `offset` is the number of rows before its task, `file` its name if there are several."""
+    def take(self, batch: Batch, offset: int, lines: int, file: str = "") -> None:
+        """Add a batch; before its task there are `offset` rows, and `lines` lines in the file named `file`."""
         for problem in batch.problems:
-            moved = problem.model_copy(update={"row": problem.row + offset, "file": file})
+            line = problem.line + lines if problem.line else 0
+            moved = problem.model_copy(update={"row": problem.row + offset, "line": line, "file": file})
             if len(self.problems) < PROBLEMS_KEPT:
                 self.problems.append(moved)
             self._write_problem(moved)
@@ -52,8 +54,7 @@ class Tally:
         if len(self.columns) < COLUMNS_KEPT:
             self.columns.update(batch.columns)
         self.unknown += batch.unknown[: 5 - len(self.unknown)]
-        if offset:
-            batch.numbers = array("i", [number + offset for number in batch.numbers])
+        batch.numbers, batch.places = _moved(batch.numbers, offset), _moved(batch.places, lines)
         for name in KEYS:
             self.arrays[name].extend(getattr(batch, name))
         if self._signing:
@@ -61,6 +62,8 @@ class Tally:
             self._signing = len(batch.signatures) == PERMUTATIONS * len(batch.numbers)
         if self._file:
             self._file.write(batch.lines)
+            if batch.part:
+                _append(Path(batch.part), self._file)
         self.rows += batch.rows
 
     @property
@@ -130,6 +133,25 @@ class Tally:
         self._writer.writerow([safe_cell(cell) for cell in [*cells, problem.excerpt]])
 
     _problem_file: TextIO | None
+
+
+def _moved(values: "array[int]", by: int) -> "array[int]":
+    import numpy
+
+    moved = array("i")
+    moved.frombytes(
+        (numpy.frombuffer(values, "<i4") + numpy.int32(by)).tobytes() if by and values else values.tobytes()
+    )
+    return moved
+
+
+def _append(part: Path, file: BinaryIO) -> None:
+    """Move a part's bytes to the end of the file, in the kernel."""
+    file.flush()
+    with part.open("rb") as source:
+        while os.sendfile(file.fileno(), source.fileno(), None, 1 << 30):
+            pass
+    part.unlink()
 
 
 def safe_cell(value: object) -> str:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
 
 import orjson
 
@@ -37,7 +38,7 @@ def check(job: Job, events: EventLog | None) -> ev.Event:
             said = time.monotonic()
             events.append(ev.Phase(name="checking", done=done, total=total, unit="bytes"))
 
-    with _Pool() as pool:
+    with _Pool(job.folder / "parts" if data else None) as pool:
         try:
             report = build(request, data, progress, pool.run)
         except EncodingNeeded as error:
@@ -51,11 +52,15 @@ def check(job: Job, events: EventLog | None) -> ev.Event:
 class _Pool:
     """Processes that are started when there is work for several."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Path | None) -> None:
+        self._parts = parts
+        """Where the stretches' rows are kept until it is their turn; None if nobody wants them."""
         self._count = min(PROCESSES, len(os.sched_getaffinity(0)))
         self._processes: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "_Pool":
+        if self._parts:
+            self._parts.mkdir()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,12 +77,22 @@ class _Pool:
             if self._processes is None:
                 context = multiprocessing.get_context("forkserver")
                 self._processes = ProcessPoolExecutor(self._count, mp_context=context)
-            waiting.append(self._processes.submit(_all, task))
+            waiting.append(self._processes.submit(_all, task, self._parts))
             if len(waiting) > 2 * self._count:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _all(task: Task) -> list[Batch]:
-    return list(batches(task))
+def _all(task: Task, parts: Path | None) -> list[Batch]:
+    """A stretch's batches, their lines in a file: a pipe would be slower."""
+    found, lines = [], []
+    for batch in batches(task):
+        lines.append(batch.lines)
+        batch.lines = bytearray()
+        found.append(batch)
+    if parts:
+        part = parts / f"{task.source.start}.jsonl"
+        part.write_bytes(b"".join(lines))
+        found[-1].part = str(part)
+    return found

@@ -40,8 +40,9 @@ def test_a_dataset_is_the_file_its_rows_and_its_report(store: DatasetStore, file
     assert info.filename == "Meine Fragen (1).JSONL"
     assert info.id == f"meine-fragen-1-{info.sha256[:8]}"
     assert names(store.folder) == [info.id]
-    kept = ["groups.npy", "offsets.npy", "original.jsonl", "problems.csv", "report.json", "rows.jsonl"]
-    assert names(store.folder / info.id) == kept
+    arrays = ["groups.npy", "offsets.npy"]
+    others = ["original.jsonl", "places.npy", "problems.csv", "report.json", "rows.jsonl"]
+    assert names(store.folder / info.id) == arrays + others
     assert (store.folder / info.id / "original.jsonl").read_bytes() == file.read_bytes()
     assert (info.report.rows, info.report.valid) == (11, 10)
     assert [example.messages[0].content for example in store.examples(info.id)] == [f"q{n}" for n in range(10)]
