@@ -21,6 +21,8 @@ from typer.exceptions import TyperException
 from ftapp.contract import events as ev
 from ftapp.contract.config import RunConfig, parse_publish_config, parse_run_config
 from ftapp.contract.errors import ConfigError, FtappError, JobError
+from ftapp.contract.examples import ADVICE
+from ftapp.contract.report import Reading, Report
 from ftapp.settings import read_settings
 from ftapp.store.eventlog import tail
 from ftapp.studio import JobView, RunView, Studio
@@ -45,31 +47,45 @@ EventsAsJson = Annotated[bool, typer.Option("--json", help="Print the events as 
 
 
 @app.command()
-def check(file: Annotated[Path, typer.Argument(metavar="FILE")], json: AsJson = False) -> None:
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    json: AsJson = False,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--mapping", metavar="PART=COLUMN", help="prompt, answer, system, messages or text; repeatable."),
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="cp1252, utf-16-le or utf-16-be, if the file is that.")] = None,
+) -> None:
     """Check every row of a dataset file; the exit code is 1 if no row can be used."""
+    reading = _reading(mapping or [], encoding)
     with Console(stderr=True).status("checking") as status:
-        report = _studio().check_file(file.expanduser(), lambda rows: status.update(f"checking: {rows:,} rows"))
+        report = _studio().check_file(
+            file.expanduser(), lambda done, total: status.update(f"checking: {done / max(1, total):.0%}"), reading
+        )
     if json:
-        _print_json(report.model_dump(mode="json", include={"format", "rows", "valid", "problems"}))
+        _print_json(report.model_dump(mode="json"))
     else:
-        console = _console()
-        console.print(f"{file.name}: {report.valid} of {report.rows} rows can be used; format: {report.format}.")
-        if report.problems:
-            console.print(_table(["row", "line", "problem"], [_cells(p) for p in report.problems[:PROBLEMS_SHOWN]]))
-        if report.problem_count > PROBLEMS_SHOWN:
-            console.print(f"... and {report.problem_count - PROBLEMS_SHOWN} more; --json lists the first thousand.")
+        _tell_report(_console(), file.name, report)
     if not report.valid:
         raise typer.Exit(FAILED)
 
 
 @app.command()
-def train(config: Annotated[Path, typer.Argument(metavar="CONFIG.json")], json: EventsAsJson = False) -> None:
-    """Train what the config says and watch it; `data.dataset` may be a file's path here."""
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.json")],
+    json: EventsAsJson = False,
+    leave_out_invalid: Annotated[
+        bool, typer.Option("--leave-out-invalid", help="Train without the rows that cannot be used.")
+    ] = False,
+) -> None:
+    """Train what the config says and watch it; `data.dataset` and `data.eval_dataset` may be files' paths here."""
     studio, request = _studio(), _read_config(config.expanduser())
-    if set(request.data.dataset) & set("./\\"):  # no dataset's name has these
-        path = Path(request.data.dataset).expanduser()
-        added = studio.add_dataset(path, path.name)
-        request = request.model_copy(update={"data": request.data.model_copy(update={"dataset": added.id})})
+    data = {
+        name: _stored(studio, value, leave_out_invalid)
+        for name in ("dataset", "eval_dataset")
+        if (value := getattr(request.data, name)) is not None
+    }
+    request = request.model_copy(update={"data": request.data.model_copy(update=data)})
     _watch_run(studio, studio.start_training(request), json)
 
 
@@ -136,6 +152,49 @@ def push(
 def schema() -> None:
     """Print the JSON Schema of the training config."""
     _print_json(RunConfig.model_json_schema())
+
+
+def _stored(studio: Studio, dataset: str, leave_out_invalid: bool) -> str:
+    """A dataset's name; a file is stored first."""
+    if set(dataset) & set("./\\"):  # no dataset's name has these
+        path = Path(dataset).expanduser()
+        return studio.add_dataset(path, path.name, edits=("drop_problems",) if leave_out_invalid else ()).id
+    if leave_out_invalid and studio.dataset(dataset).unresolved:
+        studio.leave_out_problems(dataset)
+    return dataset
+
+
+def _reading(mapping: list[str], encoding: str | None) -> Reading:
+    try:
+        columns = dict(part.split("=", 1) for part in mapping)
+        return Reading.model_validate({"encoding": encoding, "mapping": columns or None})
+    except ValueError:
+        given = " ".join([*(f"--mapping {part}" for part in mapping), f"--encoding {encoding}" if encoding else ""])
+        raise ConfigError(
+            f"{given.strip()}: not understood.",
+            "Parts are prompt, answer, system, messages and text; encodings are cp1252, utf-16-le and utf-16-be.",
+        ) from None
+
+
+def _tell_report(console: Console, name: str, report: Report) -> None:
+    console.print(f"{name}: {report.valid} of {report.rows} rows can be used; format: {report.format}.")
+    if report.problems:
+        console.print(_table(["row", "line", "problem"], [_cells(p) for p in report.problems[:PROBLEMS_SHOWN]]))
+    if report.problem_count > PROBLEMS_SHOWN:
+        console.print(f"... and {report.problem_count - PROBLEMS_SHOWN} more; --json lists the first thousand.")
+    for kind in report.problem_kinds:
+        console.print(f"{kind.replace('_', ' ')}: {ADVICE[kind]}")
+    if report.encoding_offer:
+        offer = report.encoding_offer
+        console.print(f"Line {offer.line} read as {offer.encoding}: {offer.excerpt} (--encoding {offer.encoding})")
+    if report.suggestion:
+        parts = report.suggestion.model_dump(exclude_none=True).items()
+        console.print("Try " + " ".join(f"--mapping {part}={column}" for part, column in parts))
+    for finding in report.findings:
+        rows = ", ".join(str(ref.row) for ref in finding.rows[:5])
+        console.print(f"{finding.message} Rows {rows}{', ...' if finding.count > 5 else ''}")
+    for advice in report.advice:
+        console.print(advice.message)
 
 
 def _studio() -> Studio:

@@ -25,6 +25,8 @@ class Settings:
     """`FTAPP_CHAT_IDLE`: a chat unused for so long gives its memory back; 600 by default."""
     hub_token: str | None
     """`HF_TOKEN`: used to push and to load gated models when no other token is given."""
+    max_unpacked_bytes: int = 16 * 2**30
+    """`FTAPP_MAX_UNPACKED_MB`: most that a packed upload may unpack to; 16384 by default."""
 
 
 def read_settings() -> Settings:
@@ -43,6 +45,7 @@ def read_settings() -> Settings:
         stop_grace_seconds=_number("FTAPP_STOP_GRACE", 600, 0, 86_400),
         chat_idle_seconds=_number("FTAPP_CHAT_IDLE", 600, 1, 86_400),
         hub_token=environ.get("HF_TOKEN", "").strip() or None,
+        max_unpacked_bytes=int(_number("FTAPP_MAX_UNPACKED_MB", 16_384, 1, 10_000_000) * 2**20),
     )
 
 

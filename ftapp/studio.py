@@ -14,10 +14,14 @@ from ftapp.contract import preview
 from ftapp.contract.chat import Generate, Reply
 from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, PublishConfig, RunConfig
 from ftapp.contract.errors import DatasetError, HubError, HubUnreachable, JobError, ModelError
-from ftapp.contract.examples import Example, to_example
+from ftapp.contract.formats import to_example
 from ftapp.contract.memory import Parameters, Shapes, count_parameters
+from ftapp.contract.report import DatasetInfo, dataset_record
 from ftapp.demo.preset import DEMO_PRESET
 from ftapp.hub import Account, Hub
+from ftapp.library import DEMO as DEMO
+from ftapp.library import DEMO_FOLDER as DEMO_FOLDER
+from ftapp.library import Library
 from ftapp.processes.chat import ChatProcess
 from ftapp.processes.child import alive, stop_tree
 from ftapp.processes.gpus import Gpu, gpus
@@ -26,13 +30,8 @@ from ftapp.processes.pipe import Pipe
 from ftapp.processes.preview import PreviewProcess
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
-from ftapp.store.datasets import DatasetInfo, DatasetStore, Progress, Report, check
 from ftapp.store.jobs import ACTIVE, Job, JobState, JobStore, Status
 from ftapp.store.weights import tensor_shapes
-
-DEMO = "demo"
-DEMO_FOLDER = Path(__file__).parent / "demo"
-
 
 C = TypeVar("C", RunConfig, PublishConfig)
 
@@ -67,68 +66,26 @@ RunView = JobView[RunConfig]
 PublicationView = JobView[PublishConfig]
 
 
-class Studio:
+class Studio(Library):
     """Everything that one user can do."""
 
     def __init__(self, settings: Settings, user: str = "local") -> None:
-        self.settings = settings
-        self.user = user
-        self.folder = settings.home / user
-        self._datasets = DatasetStore(self.folder / "datasets")
+        super().__init__(settings, user)
         self._jobs = JobStore(self.folder / "runs")
         self.scheduler = Scheduler(settings.home, settings.hub_token)
         self._chat: ChatProcess | None = None
         self._preview: PreviewProcess | None = None
+        self._previewed: DatasetInfo | None = None
         self._stop_deadlines: dict[Path, float] = {}
         self._shapes: dict[tuple[str, str | None], Shapes] = {}
 
-    # Datasets
+    # Datasets: the verbs of Library
 
-    def check_file(self, path: Path, progress: Progress = lambda _: None) -> Report:
-        """Check every row of a file without storing it; raises DatasetError."""
-        if not path.is_file():
-            raise DatasetError(f"There is no file {path}.", "Check the path.")
-        return check(path, path.name, progress=progress)
-
-    def add_dataset(self, path: Path, filename: str, progress: Progress = lambda _: None) -> DatasetInfo:
-        """Store an upload; raises DatasetError or StorageError, and then nothing is stored."""
-        if not path.is_file():
-            raise DatasetError(f"There is no file {path}.", "Check the path.")
-        size, limit = path.stat().st_size, self.settings.max_upload_bytes
-        if size > limit:
-            raise DatasetError(
-                f"{filename} has {size / 2**20:.0f} MiB, the limit is {limit / 2**20:.0f} MiB.",
-                "Set FTAPP_MAX_UPLOAD_MB higher, or split the file.",
-            )
-        return self._datasets.add(path, filename, progress=progress)
-
-    def datasets(self) -> list[DatasetInfo]:
-        """The user's datasets, newest first; the demo's is always there."""
-        self._ensure_demo()
-        return self._datasets.all()
-
-    def dataset(self, id: str) -> DatasetInfo:
-        """One dataset; raises DatasetError."""
-        if id == DEMO:
-            self._ensure_demo()
-        return self._datasets.get(id)
-
-    def examples(self, id: str, start: int = 0, count: int = 10) -> list[Example]:
-        """A page of a dataset's canonical rows."""
-        self.dataset(id)
-        return list(self._datasets.examples(id, start, count))
-
-    def delete_dataset(self, id: str) -> None:
-        """Remove a dataset that no run is using right now; raises JobError while one is."""
-        if id == DEMO:
-            raise DatasetError("The demo dataset cannot be deleted.", "It ships with the app.")
-        for run in self.runs():
-            if run.active and run.config.data.dataset == id:
-                raise JobError(f"The run {run.name} is using '{id}'.", "Wait for it or stop it first.")
-        self._datasets.delete(id)
-
-    def _ensure_demo(self) -> None:
-        self._datasets.add(DEMO_FOLDER / "dataset.jsonl", "demo.jsonl", id=DEMO)
+    def _run_using(self, id: str) -> str | None:
+        users = [
+            run for run in self.runs() if run.active and id in (run.config.data.dataset, run.config.data.eval_dataset)
+        ]
+        return users[0].name if users else None
 
     # Configuring
 
@@ -169,11 +126,13 @@ class Studio:
         return self._previewing(dataset, model).page(preview.Page(start=start, count=count, search=search))
 
     def _previewing(self, dataset: str, model: ModelConfig) -> PreviewProcess:
-        folder = self.folder / "datasets" / self.dataset(dataset).id
-        known = self._preview
-        if known and (known.dataset, known.model) == (folder, model) and known.alive:
+        info = self.dataset(dataset)
+        folder, known = self.folder / "datasets" / info.id, self._preview
+        same = known and (known.dataset, known.model) == (folder, model) and self._previewed == info
+        if known and same and known.alive:
             return known
         self.close_preview()
+        self._previewed = info
         self._preview = PreviewProcess(folder, model, self.settings.hub_token)
         return self._preview
 
@@ -187,8 +146,15 @@ class Studio:
 
     def start_training(self, config: RunConfig) -> str:
         """Write the run's request and start it, or queue it behind the running one; returns the run's name."""
-        info = self.dataset(config.data.dataset)
-        if info.report.valid < 2 and config.data.eval_fraction > 0:
+        info = self._trainable(config.data.dataset)
+        if config.data.eval_dataset:
+            self._trainable(config.data.eval_dataset)
+            if not self.overlap(config.data, config.seed).train_rows:
+                raise DatasetError(
+                    f"Every row of '{info.id}' has a prompt that is also in '{config.data.eval_dataset}'.",
+                    "Measure on other rows, or on a share of these.",
+                )
+        elif info.report.valid < 2 and config.data.eval_fraction > 0:
             raise DatasetError(
                 f"'{info.id}' has {info.report.valid} usable row: too few to hold one out.",
                 "Add rows, or set the held-out share to 0.",
@@ -197,10 +163,19 @@ class Studio:
             self.parameters(config.model, config.method)
         except HubUnreachable:
             pass  # the model may have been downloaded before: the worker finds out
-        job = self._jobs.create(config)
+        job = self._jobs.create(config, dataset_record(info))
         self.close_chat("a training started and needs the memory")
         self.scheduler.tick()
         return job.name
+
+    def _trainable(self, id: str) -> DatasetInfo:
+        info = self.dataset(id)
+        if bad := info.unresolved:
+            raise DatasetError(
+                f"{bad:,} row{'s' if bad != 1 else ''} of '{id}' cannot be used.",
+                "Leave them out (in the Dataset tab; in the terminal --leave-out-invalid), or correct the file.",
+            )
+        return info
 
     def resume(self, name: str) -> None:
         """Take a run up again from its last whole checkpoint; raises JobError if it has none or still works."""

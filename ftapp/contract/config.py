@@ -60,6 +60,11 @@ class DataConfig(Contract):
     eval_fraction: float = Field(0.1, ge=0.0, le=0.5, title="Held-out share", json_schema_extra=BASIC)
     """Share of the rows kept out of training to measure the loss on; 0 trains on everything."""
 
+    eval_dataset: Line | None = Field(
+        None, min_length=1, max_length=1000, title="Held-out dataset", json_schema_extra=ADVANCED
+    )
+    """A dataset of its own to measure the loss on, instead of a share; training rows with its prompts are left out."""
+
     max_length: Annotated[int, Field(ge=16, le=1_048_576)] | Auto = Field(
         "auto", title="Maximum length", json_schema_extra=ADVANCED
     )
@@ -202,7 +207,8 @@ class RunConfig(Contract):
 
     @model_validator(mode="after")
     def _early_stopping_needs_held_out_rows(self) -> "RunConfig":
-        if self.evaluation.early_stopping_patience is not None and self.data.eval_fraction == 0:
+        measured = self.data.eval_fraction > 0 or self.data.eval_dataset is not None
+        if self.evaluation.early_stopping_patience is not None and not measured:
             raise _of_field(
                 "evaluation.early_stopping_patience", "early stopping needs held-out rows, but the held-out share is 0"
             )

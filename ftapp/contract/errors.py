@@ -3,6 +3,8 @@
 FtappError                what happened, with the value; and a hint: what to do
 ├── ConfigError           a value in the config; carries the problems field by field
 ├── DatasetError          an upload or a row that cannot be used
+│   ├── EncodingNeeded    its text is not UTF-8: a person must confirm what it is
+│   └── MappingNeeded     its columns are not recognised: a person must say what they hold
 ├── ModelError            a model that cannot be loaded, trained, merged or run
 ├── JobError              a run or publication that is missing, busy, or in the wrong state
 ├── HubError              the Hub refused
@@ -35,6 +37,28 @@ class ConfigError(FtappError):
 
 class DatasetError(FtappError):
     """An upload or a row that cannot be used."""
+
+
+class EncodingNeeded(DatasetError):
+    """Text that is not UTF-8; `excerpt` is what it looks like in `encoding`, if a person confirms that."""
+
+    def __init__(self, name: str, encoding: str, excerpt: str) -> None:
+        super().__init__(
+            f"{name} is not UTF-8 text. Read as {encoding} it says: “{excerpt}”.",
+            f"If that looks right, read it as {encoding}; else save it as UTF-8. Nothing was stored.",
+        )
+        self.name = name
+        self.encoding = encoding
+        self.excerpt = excerpt
+
+
+class MappingNeeded(DatasetError):
+    """Rows of no known format; `columns` are there to choose from, `suggestion` says what to try for which role."""
+
+    def __init__(self, message: str, hint: str, columns: list[str], suggestion: dict[str, str] | None = None) -> None:
+        super().__init__(message, hint)
+        self.columns = columns
+        self.suggestion = suggestion
 
 
 class ModelError(FtappError):

@@ -1,173 +1,154 @@
-"""Uploaded datasets: the file as it came, its canonical rows, the report; one folder each, named by content."""
+"""Uploaded datasets: the files as they came, their canonical rows, the report; one folder each, named by content."""
 
 import hashlib
+import os
 import re
 import shutil
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+import orjson
 
-from ftapp.contract.base import Contract
-from ftapp.contract.errors import DatasetError, StorageError
-from ftapp.contract.examples import Example, Format, RowProblem, detect_format, to_example
+from ftapp.contract.config import DataConfig
+from ftapp.contract.errors import DatasetError, MappingNeeded, StorageError
+from ftapp.contract.examples import ADVICE, Example
+from ftapp.contract.report import CheckRequest, DatasetInfo, Edit, HubSource, Overlap, Reading, Report, SourceFile
+from ftapp.store.building import Progress, build
+from ftapp.store.exports import Kind, export
 from ftapp.store.files import alone, write_whole
-from ftapp.store.readers import read_rows
+from ftapp.store.readers import UNPACKED_LIMIT, suffix_of
+from ftapp.store.splits import held_out
 
-PROBLEMS_KEPT = 1000
-MESSAGE_LIMIT = 300
-"""Characters; a message may quote a value from the file."""
-
-Progress = Callable[[int], None]
-"""Called now and then with the number of rows read so far."""
-
-
-class Problem(Contract):
-    """Why one row cannot be used."""
-
-    row: int
-    """From 1."""
-    line: int
-    """In the file, from 1; 0 if the format has no lines."""
-    message: str
+Builder = Callable[[CheckRequest, Path | None, Progress], Report]
+"""Checks files and writes their rows into a folder: here, or in a process of its own."""
+Files = Sequence[tuple[Path, str]]
+"""Where each file is, and what the person calls it."""
 
 
-class Report(Contract):
-    """What checking every row of a file found."""
-
-    format: Format
-    rows: int
-    valid: int
-    """Rows that can be used."""
-    problems: list[Problem] = Field(default_factory=list)
-    """The first thousand."""
-    problem_count: int = 0
-    columns: list[str] = Field(default_factory=list)
-
-
-class DatasetInfo(Contract):
-    """A stored dataset."""
-
-    id: str
-    """Folder name: the file's name and the start of its content's hash."""
-    filename: str
-    sha256: str
-    """Of the file as it came."""
-    bytes: int
-    added: datetime
-    report: Report
-
-
-def check(
-    path: Path, filename: str = "", keep: Callable[[Example], None] | None = None, progress: Progress = lambda _: None
-) -> Report:
-    """Check every row, handing each usable one to `keep`; raises DatasetError if the file is unusable as a whole."""
-    filename = filename or path.name
-    formats: Counter[Format] = Counter()
-    columns: dict[str, None] = {}
-    for row in read_rows(path, filename):
-        if row.value is not None:
-            formats[detect_format(row.value)] += 1
-            if len(columns) < 200:
-                columns.update(dict.fromkeys(map(str, row.value)))
-        if row.number % 5000 == 0:
-            progress(row.number)
-    known = Counter({name: count for name, count in formats.items() if name != "unknown"})
-    chosen: Format = known.most_common(1)[0][0] if known else "unknown"
-    rows = valid = problem_count = 0
-    problems: list[Problem] = []
-    for row in read_rows(path, filename):
-        rows += 1
-        try:
-            if row.value is None:
-                raise RowProblem(row.problem)
-            found = detect_format(row.value)
-            if found != chosen and "text" in (found, chosen) and found != "unknown":
-                raise RowProblem(f"the row looks like {found}, most rows are {chosen}")
-            example = to_example(row.value, found, row.line)
-            valid += 1
-            if keep:
-                keep(example)
-        except RowProblem as problem:
-            problem_count += 1
-            if len(problems) < PROBLEMS_KEPT:
-                problems.append(Problem(row=row.number, line=row.line, message=str(problem)[:MESSAGE_LIMIT]))
-        if rows % 5000 == 0:
-            progress(rows)
-    if not rows:
-        raise DatasetError(f"{filename} has no rows.", "Choose a file with at least one row.")
-    return Report(
-        format=chosen,
-        rows=rows,
-        valid=valid,
-        problems=problems,
-        problem_count=problem_count,
-        columns=list(columns)[:200],
-    )
+def _quiet(_: int, __: int) -> None:
+    """No progress."""
 
 
 class DatasetStore:
     """The datasets of one user."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, unpacked_limit: int = UNPACKED_LIMIT, builder: Builder = build) -> None:
         self.folder = folder
+        self._unpacked_limit = unpacked_limit
+        self._build = builder
 
-    def add(self, path: Path, filename: str, id: str = "", progress: Progress = lambda _: None) -> DatasetInfo:
-        """Store a file and its canonical rows, whole or not at all; the same content is stored once.
+    def add(
+        self,
+        path: Path,
+        filename: str,
+        id: str = "",
+        progress: Progress = _quiet,
+        reading: Reading = Reading(),  # noqa: B008 - frozen
+        edits: Sequence[Edit] = (),
+    ) -> DatasetInfo:
+        """Store one file: see `add_all`."""
+        return self.add_all([(path, filename)], id, progress, reading, edits)
 
-        Raises DatasetError when no row is usable, StorageError when the disk is full.
+    def add_all(
+        self,
+        files: Files,
+        id: str = "",
+        progress: Progress = _quiet,
+        reading: Reading = Reading(),  # noqa: B008 - frozen
+        edits: Sequence[Edit] = (),
+        source: HubSource | None = None,
+    ) -> DatasetInfo:
+        """Store files as one dataset, with its canonical rows, whole or not at all; the same content is stored once.
+
+        Raises DatasetError when no row is usable (EncodingNeeded, MappingNeeded where a person can say more),
+        StorageError when the disk is full.
         """
-        filename = _clean_filename(filename)
+        files = [(path, _clean_filename(name)) for path, name in files]
+        names = [name for _, name in files]
+        for name in names:
+            suffix_of(name)
+        shown = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         try:
-            digest = _sha256(path)
-            id = id or f"{_slug(filename)}-{digest[:8]}"
-            if (found := self._find(id)) and found.sha256 == digest:
+            digest = _sha256(files)
+            id = id or f"{_slug(names[0])}-{digest[:8]}"
+            if (found := self._same(id, digest, reading, edits)) is not None:
                 return found
             self.folder.mkdir(parents=True, exist_ok=True)
             with alone(self.folder / f".{id}.lock"):
-                if (found := self._find(id)) and found.sha256 == digest:
+                if (found := self._same(id, digest, reading, edits)) is not None:
                     return found  # somebody else was adding it
-                return self._add(path, filename, id, digest, progress)
+                asked = DatasetInfo(
+                    id=id,
+                    filename=shown,
+                    sha256=digest,
+                    bytes=sum(path.stat().st_size for path, _ in files),
+                    added=datetime.now(UTC),
+                    files=names if len(names) > 1 else [],
+                    reading=reading,
+                    edits=list(dict.fromkeys(edits)),
+                    source=source,
+                    report=Report(format="unknown", rows=0, valid=0),
+                )
+                return self._write(asked, files, progress)
         except OSError as error:
-            raise StorageError(f"Cannot store {filename}: {error.strerror}.", "Free some disk space.") from error
+            raise StorageError(f"Cannot store {shown}: {error.strerror}.", "Free some disk space.") from error
 
-    def _add(self, path: Path, filename: str, id: str, digest: str, progress: Progress) -> DatasetInfo:
-        draft = self.folder / f".{id}.new"
-        shutil.rmtree(draft, ignore_errors=True)
+    def read_again(self, id: str, reading: Reading, edits: Sequence[Edit], progress: Progress = _quiet) -> DatasetInfo:
+        """The same files read another way or with other fixes: the rows and the report are made anew.
+
+        Raises DatasetError when no row would be left; then all stays as it was.
+        """
+        info = self.get(id)
+        changed = info.model_copy(update={"reading": reading, "edits": list(dict.fromkeys(edits))})
+        try:
+            with alone(self.folder / f".{id}.lock"):
+                return self._write(changed, self._originals(info), progress, move=os.link)
+        except OSError as error:
+            raise StorageError(f"Cannot store {info.filename}: {error.strerror}.", "Free some disk space.") from error
+
+    def _same(self, id: str, digest: str, reading: Reading, edits: Sequence[Edit]) -> DatasetInfo | None:
+        found = self._find(id)
+        if found and not (self.folder / id / "places.npy").is_file():
+            return None  # stored by an earlier version
+        same = found and found.sha256 == digest and found.reading == reading and set(edits) <= set(found.edits)
+        return found if same else None
+
+    def _write(
+        self, info: DatasetInfo, files: Files, progress: Progress, move: Callable[[Path, Path], Any] = shutil.copyfile
+    ) -> DatasetInfo:
+        draft, old = self.folder / f".{info.id}.new", self.folder / f".{info.id}.old"
+        for left in (draft, old):  # by a crash
+            shutil.rmtree(left, ignore_errors=True)
         try:
             draft.mkdir()
-            original = draft / f"original{Path(filename).suffix.lower()}"
-            shutil.copyfile(path, original)
-            with (draft / "rows.jsonl").open("wb") as rows:
-                report = check(
-                    original,
-                    filename,
-                    lambda example: _write_line(rows, example),
-                    progress,
-                )
-            if not report.valid:
-                first = report.problems[0]
-                raise DatasetError(
-                    f"No row of {filename} can be used: row {first.row}: {first.message}.",
-                    "Each row needs messages, instruction/output, prompt/completion, question/answer or text.",
-                )
-            info = DatasetInfo(
-                id=id,
-                filename=filename,
-                sha256=digest,
-                bytes=original.stat().st_size,
-                added=datetime.now(UTC),
-                report=report,
+            copies = []
+            for number, (path, name) in enumerate(files, 1):
+                copy = draft / f"original{f'-{number:03}' if len(files) > 1 else ''}{_suffixes(name)}"
+                move(path, copy)
+                copies.append(SourceFile(path=str(copy), name=name))
+            request = CheckRequest(
+                files=copies, reading=info.reading, edits=info.edits, unpacked_limit=self._unpacked_limit
             )
+            report = self._build(request, draft, progress)
+            if not report.valid:
+                raise _nothing_usable(info, report)
+            info = info.model_copy(update={"report": report})
             write_whole(draft / "report.json", info.model_dump_json().encode())
-            shutil.rmtree(self.folder / id, ignore_errors=True)
-            draft.rename(self.folder / id)
+            if (self.folder / info.id).exists():
+                (self.folder / info.id).rename(old)
+            draft.rename(self.folder / info.id)
             return info
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _originals(self, info: DatasetInfo) -> Files:
+        names = info.files or [info.filename]
+        paths = sorted((self.folder / info.id).glob("original*"))
+        return list(zip(paths, names, strict=True))
 
     def all(self) -> list[DatasetInfo]:
         """Every dataset, newest first."""
@@ -196,12 +177,75 @@ class DatasetStore:
     def examples(self, id: str, start: int = 0, count: int | None = None) -> Iterator[Example]:
         """The canonical rows from number `start` on."""
         self.get(id)
+        offsets, places = self._array(id, "offsets"), self._array(id, "places")
         with (self.folder / id / "rows.jsonl").open("rb") as file:
-            for number, line in enumerate(file):
+            if start >= len(offsets):
+                return
+            file.seek(int(offsets[start]))
+            for number, line in enumerate(file, start):
                 if count is not None and number >= start + count:
                     return
-                if number >= start:
-                    yield Example.model_validate_json(line)
+                yield _example(line, places[number])
+
+    def search(self, id: str, words: str, start: int = 0, count: int = 10) -> list[tuple[int, Example]]:
+        """Rows from number `start` on whose text has these words as they stand, each with its number."""
+        self.get(id)
+        wanted = orjson.dumps(words.strip().lower()).decode()[1:-1]
+        found: list[tuple[int, Example]] = []
+        places = self._array(id, "places")
+        with (self.folder / id / "rows.jsonl").open("rb") as file:
+            for number, line in enumerate(file):
+                if number >= start and wanted in line.decode().lower():
+                    found.append((number, _example(line, places[number])))
+                    if len(found) == count:
+                        break
+        return found
+
+    def sides(self, data: DataConfig, seed: int) -> tuple[Iterator[Example], Iterator[Example], Overlap]:
+        """The rows to train on and those to measure on, streamed; no prompt is on both sides.
+
+        With an evaluation dataset of its own, training rows that share a prompt with it are left out.
+        """
+        import numpy
+
+        groups = self._groups(data.dataset)
+        if data.eval_dataset is None:
+            held = held_out(groups, data.eval_fraction, seed)
+            overlap = Overlap(train_rows=int((~held).sum()), eval_rows=int(held.sum()), shared_rows=0)
+            return self._where(data.dataset, ~held), self._where(data.dataset, held), overlap
+        other = self._groups(data.eval_dataset)
+        shared = numpy.isin(groups, other)
+        overlap = Overlap(train_rows=int((~shared).sum()), eval_rows=len(other), shared_rows=int(shared.sum()))
+        return self._where(data.dataset, ~shared), self.examples(data.eval_dataset), overlap
+
+    def overlap(self, data: DataConfig, seed: int) -> Overlap:
+        """How many rows each side has, and how many would be on both."""
+        return self.sides(data, seed)[2]
+
+    def _where(self, id: str, mask: Any) -> Iterator[Example]:
+        for example, wanted in zip(self.examples(id), mask.tolist(), strict=True):
+            if wanted:
+                yield example
+
+    def _groups(self, id: str) -> Any:
+        self.get(id)
+        return self._array(id, "groups")
+
+    def _array(self, id: str, name: str) -> Any:
+        """A number for each usable row."""
+        import numpy
+
+        return numpy.load(self.folder / id / f"{name}.npy", mmap_mode="r")
+
+    def export(self, id: str, kind: Kind, target: Path) -> Path:
+        """Write the canonical rows as OpenAI chat JSONL or as Parquet; raises StorageError."""
+        self.get(id)
+        return export(self.folder / id / "rows.jsonl", target, kind)
+
+    def problems_csv(self, id: str) -> Path | None:
+        """Every row that cannot be used, as CSV; None if there is none."""
+        path = self.folder / self.get(id).id / "problems.csv"
+        return path if path.is_file() else None
 
     def delete(self, id: str) -> None:
         """Remove a dataset; runs keep their own record of it."""
@@ -209,39 +253,31 @@ class DatasetStore:
         shutil.rmtree(self.folder / id)
 
 
-def split(examples: list[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Training rows and held-out rows, in the order given; rows with the same first prompt stay on one side.
-
-    The held-out side has at least one row and at most half, unless `fraction` is 0 or there is only one prompt.
-    """
-    if fraction == 0 or len(examples) < 2:
-        return examples, []
-    groups: dict[bytes, list[int]] = {}
-    for number, example in enumerate(examples):
-        prompt = next((m.content for m in example.messages if m.role == "user"), example.text or "")
-        normal = " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
-        key = hashlib.sha256(f"{seed}:{normal}".encode("utf-8", "replace")).digest()
-        groups.setdefault(key, []).append(number)
-    wanted = min(max(1, round(fraction * len(examples))), len(examples) // 2)
-    held: set[int] = set()
-    for key in sorted(groups):
-        if len(held) + len(groups[key]) <= wanted:
-            held.update(groups[key])
-    if not held and len(groups) > 1:
-        held.update(groups[min(sorted(groups), key=lambda key: len(groups[key]))])
-    return (
-        [example for number, example in enumerate(examples) if number not in held],
-        [example for number, example in enumerate(examples) if number in held],
-    )
+def _example(line: bytes, place: Any) -> Example:
+    example = Example.model_validate_json(line)
+    return example.model_copy(update={"line": int(place)})
 
 
-def _write_line(file: object, example: Example) -> None:
-    file.write(example.model_dump_json(exclude_defaults=True).encode() + b"\n")  # type: ignore[attr-defined]
+def _nothing_usable(info: DatasetInfo, report: Report) -> DatasetError:
+    if report.left_out and report.problem_count < report.rows:
+        return DatasetError(f"No row of {info.filename} would be left.", "Choose other fixes.")
+    first = report.problems[0]
+    message = f"No row of {info.filename} can be used: row {first.row}: {first.message}."
+    if first.kind in ("unknown_format", "preference"):
+        mapping = report.suggestion.model_dump(exclude_none=True) if report.suggestion else None
+        hint = "Say which columns hold the prompt and the answer, the turns or the text."
+        if first.kind == "preference":
+            hint = "To train on the better answers, choose `chosen` as the answer."
+        return MappingNeeded(message, hint, report.columns, mapping)
+    return DatasetError(message, ADVICE[first.kind])
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(files: Files) -> str:
+    digests = []
+    for path, _ in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _clean_filename(filename: str) -> str:
@@ -250,6 +286,11 @@ def _clean_filename(filename: str) -> str:
     return name[-120:] or "upload"
 
 
+def _suffixes(filename: str) -> str:
+    return suffix_of(filename) + (".gz" if filename.lower().endswith(".gz") else "")
+
+
 def _slug(filename: str) -> str:
-    stem = unicodedata.normalize("NFKD", Path(filename).stem).encode("ascii", "ignore").decode().lower()
+    name = re.sub(r"\.gz$", "", filename, flags=re.IGNORECASE)
+    stem = unicodedata.normalize("NFKD", Path(name).stem).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", stem).strip("-")[:40] or "dataset"

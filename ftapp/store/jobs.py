@@ -15,6 +15,7 @@ from ftapp.contract import events as ev
 from ftapp.contract.base import Contract
 from ftapp.contract.config import PublishConfig, RunConfig
 from ftapp.contract.errors import JobError, StorageError
+from ftapp.contract.report import DatasetRecord
 from ftapp.store.eventlog import tail, tail_text
 from ftapp.store.files import write_whole
 
@@ -162,6 +163,13 @@ class Job:
         """The request of a training run."""
         return RunConfig.model_validate_json(self._config_bytes())
 
+    def dataset(self) -> DatasetRecord | None:
+        """What the run's dataset was when it started, kept though the dataset may be gone."""
+        try:
+            return DatasetRecord.model_validate_json((self.folder / "dataset.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+
     def publish_config(self) -> PublishConfig:
         """The request of a publication."""
         return PublishConfig.model_validate_json(self._config_bytes())
@@ -180,22 +188,24 @@ class JobStore:
         self.folder = folder
         self._jobs: dict[Path, Job] = {}
 
-    def create(self, config: RunConfig) -> Job:
-        """Write a new run's request, whole or not at all; raises StorageError."""
+    def create(self, config: RunConfig, dataset: DatasetRecord | None = None) -> Job:
+        """Write a new run's request, whole or not at all, with what its dataset was then; raises StorageError."""
         model = re.sub(r"[^a-z0-9]+", "-", config.model.id.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-")
         name = f"{datetime.now():%Y-%m-%d}-{model[:40] or 'model'}-{config.method.type}-{secrets.token_hex(2)}"
-        return self._write(self.folder / name, config)
+        return self._write(self.folder / name, config, dataset)
 
     def create_publication(self, run: Job, config: PublishConfig) -> Job:
         """Write a new publication's request inside its run."""
         numbers = [int(job.name) for job in self.publications(run)]
         return self._write(run.folder / "publications" / str(max(numbers, default=0) + 1), config)
 
-    def _write(self, folder: Path, config: Contract) -> Job:
+    def _write(self, folder: Path, config: Contract, dataset: DatasetRecord | None = None) -> Job:
         draft = folder.with_name(f".{folder.name}.new")
         try:
             draft.mkdir(parents=True, exist_ok=True)  # left by a crash
             write_whole(draft / "config.json", orjson.dumps(config.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
+            if dataset:
+                write_whole(draft / "dataset.json", dataset.model_dump_json(indent=2).encode())
             draft.rename(folder)
         except OSError as error:
             raise StorageError(f"Cannot write {folder}: {error.strerror}.", "Free some disk space.") from error

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from ftapp.contract.errors import FtappError
-from ftapp.store.datasets import DatasetInfo, Report
+from ftapp.contract.report import DatasetInfo
 from ftapp.store.readers import SUFFIXES
 from ftapp.studio import DEMO, Studio
 from ftapp.ui import confirm, edge, markup
@@ -30,6 +30,7 @@ class DatasetTab:
 
     chosen: Any
     use: Any
+    leave_out: Any
     upload: Any
     problem: Any
     delete: Any
@@ -57,6 +58,7 @@ def place() -> DatasetTab:
             sure = confirm.confirmation("Delete it for good? Runs keep their results.", "Delete", "dataset-confirm")
         with gr.Column(scale=2, min_width=300):
             report = gr.HTML(elem_id="dataset-report")
+            leave_out = gr.Button("Leave out the rows with problems", visible=False, elem_id="dataset-leave-out")
             use = gr.Button("Use this dataset →", variant="primary", elem_id="dataset-use")
             preview = gr.HTML(elem_id="dataset-preview")
             with gr.Row(elem_classes="pager"):
@@ -64,7 +66,7 @@ def place() -> DatasetTab:
                 where = gr.HTML(elem_id="dataset-where")
                 forth = gr.Button("Later rows →", size="sm", elem_id="dataset-forth", min_width=90)
     start = gr.State(0)
-    return DatasetTab(chosen, use, upload, problem, delete, sure, report, preview, start, where, back, forth)
+    return DatasetTab(chosen, use, leave_out, upload, problem, delete, sure, report, preview, start, where, back, forth)
 
 
 def wire(bound: edge.Edge, tab: DatasetTab, listeners: list[Any]) -> None:
@@ -76,7 +78,9 @@ def wire(bound: edge.Edge, tab: DatasetTab, listeners: list[Any]) -> None:
     )
     for one in listeners:
         bound.on(done.then, choices, outputs=[one])
-    bound.on(tab.chosen.change, _show, [tab.chosen], [tab.report, tab.delete, tab.use, *page])
+    shown = [tab.report, tab.delete, tab.use, tab.leave_out, *page]
+    bound.on(tab.chosen.change, _show, [tab.chosen], shown)
+    bound.on(tab.leave_out.click, _leave_out, [tab.chosen], shown)
     bound.on(tab.back.click, _earlier, [tab.chosen, tab.start], page)
     bound.on(tab.forth.click, _later, [tab.chosen, tab.start], page)
     deleted = confirm.bind(bound, tab.delete, tab.sure, lambda studio, id: studio.delete_dataset(id), [tab.chosen])
@@ -111,7 +115,9 @@ def _add(studio: Studio, path: str | None, chosen: str | None, progress: gr.Prog
         return gr.skip(), gr.skip(), ""
     file = Path(path)
     try:
-        info = studio.add_dataset(file, file.name, lambda rows: progress((rows, None), desc="Checking", unit="rows"))
+        info = studio.add_dataset(
+            file, file.name, lambda done, total: progress((done, total), desc="Checking", unit="bytes")
+        )
     except FtappError as error:
         return gr.update(value=chosen), None, edge.in_place(error)
     finally:
@@ -122,10 +128,23 @@ def _add(studio: Studio, path: str | None, chosen: str | None, progress: gr.Prog
 def _show(studio: Studio, id: str | None) -> tuple[Any, ...]:
     if not id:
         nothing = markup.empty("No dataset chosen.", "Upload a file, or choose the demo.")
-        return nothing, gr.update(interactive=False), gr.update(interactive=False), *_page(studio, None, 0)
+        return nothing, *(gr.update(interactive=False),) * 2, gr.update(visible=False), *_page(studio, None, 0)
     info = studio.dataset(id)
     deletable = gr.update(interactive=id != DEMO)
-    return _report(info), deletable, gr.update(interactive=True), *_page(studio, info, 0)
+    return _report(info), deletable, gr.update(interactive=True), _leave_out_button(info), *_page(studio, info, 0)
+
+
+def _leave_out(studio: Studio, id: str | None) -> tuple[Any, ...]:
+    if id:
+        info = studio.dataset(id)
+        studio.leave_out_problems(id) if info.unresolved else studio.undo_fix(id, "drop_problems")
+    return _show(studio, id)
+
+
+def _leave_out_button(info: DatasetInfo) -> Any:
+    count = info.report.problem_count
+    rows = f"the {count:,} row{'s' if count != 1 else ''} with problems"
+    return gr.update(visible=count > 0, value=f"Leave out {rows}" if info.unresolved else f"Keep asking about {rows}")
 
 
 def _earlier(studio: Studio, id: str | None, start: int) -> tuple[Any, ...]:
@@ -158,15 +177,17 @@ def _report(info: DatasetInfo) -> str:
             ("Size", markup.size(info.bytes)),
         ]
     )
-    return f"<h3>{markup.text(info.filename)}</h3>{figures}{_problems(report)}"
+    return f"<h3>{markup.text(info.filename)}</h3>{figures}{_problems(info)}"
 
 
-def _problems(report: Report) -> str:
+def _problems(info: DatasetInfo) -> str:
+    report = info.report
     if not report.problem_count:
         return markup.notice("success", "Every row can be used.")
     shown = report.problems[:PROBLEMS_SHOWN]
     rows = [(f"{problem.row:,}", f"{problem.line:,}" if problem.line else "–", problem.message) for problem in shown]
     more = report.problem_count - len(shown)
     rest = f"<p class='ft-small'>… and {more:,} more.</p>" if more else ""
-    told = f"{report.problem_count:,} of {report.rows:,} rows cannot be used and will be left out."
+    end = "." if info.unresolved else " and are left out."
+    told = f"{report.problem_count:,} of {report.rows:,} rows cannot be used{end}"
     return markup.notice("warning", told) + markup.table(("Row", "Line", "Problem"), rows, "Problems") + rest

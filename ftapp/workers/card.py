@@ -8,18 +8,25 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import AdapterConfig, PublishConfig, RunConfig
+from ftapp.contract.report import DatasetRecord, Edit
 from ftapp.store.jobs import Job, JobState
 
 METHODS = {"lora": "LoRA", "qlora": "QLoRA (NF4, double quantisation)", "full": "full fine-tuning"}
+
+LEFT_OUT: dict[Edit, str] = {
+    "drop_short": "having a very short answer",
+    "drop_duplicates": "repeating another row",
+    "drop_near_duplicates": "being almost another row",
+}
 
 
 def write_card(folder: Path, run: Job, publication: PublishConfig) -> None:
     """README.md for the artifact in `folder`, from the run's config and events alone."""
     config, state = run.run_config(), run.refresh()
-    (folder / "README.md").write_text(card(config, state, publication), encoding="utf-8")
+    (folder / "README.md").write_text(card(config, state, publication, run.dataset()), encoding="utf-8")
 
 
-def card(config: RunConfig, state: JobState, publication: PublishConfig) -> str:
+def card(config: RunConfig, state: JobState, publication: PublishConfig, dataset: DatasetRecord | None = None) -> str:
     """The model card's text, with its metadata in front."""
     adapter = publication.artifact == "adapter"
     base, on_hub = config.model.public_name, config.model.on_hub
@@ -36,7 +43,7 @@ def card(config: RunConfig, state: JobState, publication: PublishConfig) -> str:
     parts = [
         f"# {_plain(title)}",
         _what(config, resolved, adapter, base, on_hub),
-        "## Data\n\n" + _data(config, state),
+        "## Data\n\n" + _data(config, state, dataset),
         "## Training\n\n" + _table(_hyperparameters(config, resolved)),
         "## Results\n\n" + _results(state),
         "## How to load it\n\n" + _loading(publication, base, on_hub),
@@ -57,9 +64,17 @@ def _what(config: RunConfig, resolved: dict[str, Any], adapter: bool, base: str,
     return text
 
 
-def _data(config: RunConfig, state: JobState) -> str:
+def _data(config: RunConfig, state: JobState, dataset: DatasetRecord | None) -> str:
     resolved = state.resolved
     text = f"Dataset `{_plain(Path(config.data.dataset).name)}`"
+    if dataset and dataset.source:
+        text += f" from `{_plain(dataset.source.id)}` at revision `{dataset.source.revision}`"
+    if dataset:
+        text += f" ({dataset.rows} rows"
+        text += f", {dataset.problems} left out because they could not be used" if dataset.problems else ""
+        for edit, count in dataset.left_out.items():
+            text += f", {count} left out as {LEFT_OUT[edit]}"
+        text += ")"
     if resolved is None:
         return text + "."
     text += f": {resolved.train_rows} rows for training, {resolved.eval_rows} held out"

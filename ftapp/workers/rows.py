@@ -10,7 +10,7 @@ from ftapp.contract import events as ev
 from ftapp.contract.config import RunConfig
 from ftapp.contract.errors import DatasetError
 from ftapp.contract.examples import Example, RowProblem
-from ftapp.store.datasets import DatasetStore, split
+from ftapp.store.datasets import DatasetStore
 from ftapp.store.jobs import Job
 from ftapp.workers.tokens import IGNORED, Encoder, TokenRow
 
@@ -25,8 +25,10 @@ class TokenRows:
 
     def __init__(self, job: Job, config: RunConfig, encoder: Encoder, context: int, say: Say) -> None:
         store = DatasetStore(job.folder.parents[1] / "datasets")
-        examples = list(store.examples(config.data.dataset))
-        train, held_out = split(examples, config.data.eval_fraction, config.seed)
+        training, measuring, overlap = store.sides(config.data, config.seed)
+        train, held_out = list(training), list(measuring)
+        if overlap.shared_rows:
+            say(ev.Note(message=f"{overlap.shared_rows} training rows whose prompt is also measured are left out."))
         self._encoder = encoder
         self.shown = [example for example in held_out if example.messages][:SHOWN_ROWS]
         train_rows, held_rows = self._encode(train, say), self._encode(held_out, say)

@@ -4,12 +4,12 @@ import argparse
 import platform
 import sys
 
-from tests.bench import page, steps
+from tests.bench import datasets, page, steps
 
 
 def main() -> None:
     """Run the parts named on the command line, or all."""
-    parts = {"page": page.measure, "steps": steps.measure}
+    parts = {"page": page.measure, "steps": steps.measure, "datasets": datasets.measure}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[], help=f"of {', '.join(parts)}")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs; medians are printed")

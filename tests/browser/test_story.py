@@ -50,6 +50,8 @@ def test_upload_train_chat_merge_push_and_read_back(page: Page, served: Served, 
     expect(report).to_contain_text("not JSON")
     expect(report).to_contain_text(str(len(lines) + 2))  # the line of the last problem, and of the rows
     expect(page.locator("#dataset-preview")).to_contain_text(json.loads(lines[0])["messages"][0]["content"])
+    page.locator("#dataset-leave-out").click()
+    expect(report).to_contain_text("are left out")
     page.locator("#dataset-use").click()
 
     rate = page.locator("#config-optim-learning_rate input, #config-optim-learning_rate textarea").first

@@ -12,7 +12,9 @@ import pytest
 
 from ftapp.contract.errors import DatasetError, StorageError
 from ftapp.contract.examples import Example, Message
-from ftapp.store.datasets import DatasetInfo, DatasetStore, split
+from ftapp.contract.report import DatasetInfo
+from ftapp.store.datasets import DatasetStore
+from ftapp.store.splits import split
 
 LINE = '{"question": "q%d", "answer": "a"}\n'
 
@@ -38,7 +40,9 @@ def test_a_dataset_is_the_file_its_rows_and_its_report(store: DatasetStore, file
     assert info.filename == "Meine Fragen (1).JSONL"
     assert info.id == f"meine-fragen-1-{info.sha256[:8]}"
     assert names(store.folder) == [info.id]
-    assert names(store.folder / info.id) == ["original.jsonl", "report.json", "rows.jsonl"]
+    arrays = ["groups.npy", "offsets.npy"]
+    others = ["original.jsonl", "places.npy", "problems.csv", "report.json", "rows.jsonl"]
+    assert names(store.folder / info.id) == arrays + others
     assert (store.folder / info.id / "original.jsonl").read_bytes() == file.read_bytes()
     assert (info.report.rows, info.report.valid) == (11, 10)
     assert [example.messages[0].content for example in store.examples(info.id)] == [f"q{n}" for n in range(10)]
@@ -83,7 +87,7 @@ def test_any_filename_stays_inside(store: DatasetStore, file: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("filename", "data"),
-    [("x.jsonl", b'{"no": "format"}\n'), ("x.jsonl", b""), ("x.txt", b"hi"), ("x.csv", b'question,answer\na,b\n"c,d')],
+    [("x.jsonl", b'{"no": "format"}\n'), ("x.jsonl", b""), ("x.doc", b"hi"), ("x.csv", b'question,answer\na,b\n"c,d')],
 )
 def test_a_file_that_cannot_be_used_leaves_nothing(
     store: DatasetStore, tmp_path: Path, filename: str, data: bytes

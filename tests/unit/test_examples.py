@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftapp.contract.examples import Example, Message, RowProblem, detect_format, to_example
+from ftapp.contract.examples import Example, Message, RowProblem
+from ftapp.contract.formats import detect_format, to_example
 
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 PAIR = [Message(role="user", content="q"), Message(role="assistant", content="a")]

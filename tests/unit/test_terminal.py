@@ -95,12 +95,12 @@ def test_check_for_machines(tmp_path: Path) -> None:
     write(tmp_path / "x.jsonl", GOOD + '{"question"\n')
     result = process(tmp_path, "check", "x.jsonl", "--json")
     assert (result.returncode, result.stderr) == (0, "")
-    assert json.loads(result.stdout) == {
-        "format": "question_answer",
-        "rows": 2,
-        "valid": 1,
-        "problems": [{"row": 2, "line": 2, "message": "the line is not JSON: unexpected end of data at column 12"}],
-    }
+    report = json.loads(result.stdout)
+    assert (report["format"], report["rows"], report["valid"]) == ("question_answer", 2, 1)
+    (problem,) = report["problems"]
+    assert (problem["row"], problem["line"], problem["kind"]) == (2, 2, "not_json")
+    assert problem["message"] == "the line is not JSON: unexpected end of data at column 12"
+    assert report["advice"][0]["kind"] == "few_rows"
 
 
 def test_check_for_people(run: Run, tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""A check in a process of its own, seen from the web: its progress, its end, its cancelling."""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import orjson
+
+from ftapp.contract import events as ev
+from ftapp.contract.errors import DatasetError, EncodingNeeded, JobError
+from ftapp.contract.report import CheckRequest, Report
+from ftapp.processes.child import alive, stop_tree
+from ftapp.processes.launch import launch
+from ftapp.store.building import Progress, build
+from ftapp.store.files import write_whole
+from ftapp.store.jobs import Job
+
+SMALL = 2 * 2**20
+"""Bytes up to which a file is checked at once, here: starting a process takes longer."""
+POLL_SECONDS = 0.1
+
+
+class Checker:
+    """Checks for one user; all that are under way can be cancelled."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._cancelled = 0
+
+    def cancel(self) -> None:
+        """End every check that is under way; each raises DatasetError where it was started."""
+        self._cancelled += 1
+
+    def build(self, request: CheckRequest, folder: Path | None, progress: Progress) -> Report:
+        """What `store.building.build` does; a large or packed file's rows are read in another process."""
+        began = self._cancelled
+
+        def go_on(done: int, total: int) -> None:
+            if self._cancelled != began:
+                names = ", ".join(file.name for file in request.files)
+                raise DatasetError(f"Checking {names} was cancelled.", "Nothing was stored.")
+            progress(done, total)
+
+        small = all(Path(f.path).stat().st_size <= SMALL and f.name.lower().endswith(PLAIN) for f in request.files)
+        return build(request, folder, go_on) if small else self._apart(request, folder, go_on)
+
+    def _apart(self, request: CheckRequest, folder: Path | None, go_on: Progress) -> Report:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".check-", dir=self._folder) as name:
+            job = Job(Path(name))
+            write_whole(job.folder / "config.json", request.model_dump_json().encode())
+            if folder:
+                (job.folder / "data").mkdir()
+            launch(job, "check", None)
+            try:
+                _wait(job, go_on)
+            finally:
+                stop_tree(job.process(), grace_seconds=0.5)
+            report = Report.model_validate_json((job.folder / "report.json").read_bytes())
+            if folder:
+                for path in (job.folder / "data").iterdir():
+                    shutil.move(path, folder / path.name)
+            return report
+
+
+PLAIN = (".jsonl", ".json", ".csv", ".tsv", ".txt")
+
+
+def _wait(job: Job, go_on: Progress) -> None:
+    done, total = 0, 1
+    while True:
+        lives = alive(job.process())  # before the events, so that they are complete when it has ended
+        state = job.refresh()
+        if state.phase and state.phase.total:
+            done, total = state.phase.done or 0, state.phase.total
+        match state.end:
+            case ev.Finished():
+                return
+            case ev.Failed() as failed:
+                _raise(job, failed)
+        if not lives:
+            raise JobError(
+                "The check ended unexpectedly.", f"Was there enough memory? {job.log_tail(500)[-300:]}".strip()
+            )
+        go_on(done, total)
+        time.sleep(POLL_SECONDS)
+
+
+def _raise(job: Job, failed: ev.Failed) -> None:
+    try:
+        refusal = orjson.loads((job.folder / "refusal.json").read_bytes())
+    except OSError:
+        raise DatasetError(failed.message, failed.hint) from None
+    raise EncodingNeeded(refusal["name"], refusal["encoding"], refusal["excerpt"])
