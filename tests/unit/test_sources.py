@@ -215,7 +215,7 @@ PAIR = b'{"question": "q", "answer": "a b c"}'
         ("x.jsonl.gz", BOMB, "unpacks to more than 32 MiB"),
         ("x.json.gz", BOMB, "unpacks to more than 32 MiB"),
         ("x.parquet.gz", BOMB, "unpacks to more than 32 MiB"),
-        ("x.csv.gz", gzip.compress(b"text\n" + b"x\n" * 17 * 2**20), "unpacks to more than 32 MiB"),
+        ("x.csv.gz", gzip.compress(b"text\n" + (b"x" * 1023 + b"\n") * 33 * 2**10), "unpacks to more than 32 MiB"),
         ("x.jsonl.gz", b"not gzip at all", "is not a whole gzip file"),
         ("x.jsonl.gz", gzip.compress(PAIR * 99)[:-9], "is not a whole gzip file"),
         ("x.jsonl.gz", gzip.compress(b""), "is empty"),
