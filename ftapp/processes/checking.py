@@ -55,8 +55,9 @@ class Checker:
             launch(job, "check", None)
             try:
                 _wait(job, go_on)
-            finally:
+            except BaseException:
                 stop_tree(job.process(), grace_seconds=0.5)
+                raise
             report = Report.model_validate_json((job.folder / "report.json").read_bytes())
             if folder:
                 for path in (job.folder / "data").iterdir():

@@ -16,8 +16,6 @@ from ftapp.store.tally import NEAR_LIMIT, Tally, filter_lines
 
 STRETCH = 8 * 2**20
 """Bytes of JSON lines that are checked as one piece of work."""
-SIGNED_STRETCHES = 16
-"""Near-duplicates are looked for in so many, the first ones, as long as there are not more rows than NEAR_LIMIT."""
 
 Progress = Callable[[int, int], None]
 """Called often with the bytes read so far and in all; what it raises ends the work."""
@@ -102,7 +100,7 @@ def stretches(task: Task) -> Iterator[Task]:
     if encoding not in ("utf-8", "utf-8-sig"):
         yield task
         return
-    size, start = source.path.stat().st_size, 0
+    size, start, signatures = source.path.stat().st_size, 0, task.signatures
     with source.path.open("rb") as file:
         while start < size:
             file.seek(start + STRETCH)
@@ -110,7 +108,10 @@ def stretches(task: Task) -> Iterator[Task]:
                 pass
             end = min(size, file.tell())
             part = replace(source, start=start, end=end, position=start)
-            yield replace(task, source=part, signatures=task.signatures if start < SIGNED_STRETCHES * STRETCH else 0)
+            yield replace(task, source=part, signatures=signatures)
+            if signatures:
+                file.seek(start)
+                signatures = max(0, signatures - file.read(end - start).count(b"\n"))
             start = end
 
 

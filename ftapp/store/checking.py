@@ -135,6 +135,9 @@ def _canonical(row: Row, task: Task, batch: Batch) -> dict[str, Any]:
         raise RowProblem(row.problem, row.kind)
     if len(batch.columns) < COLUMNS_KEPT:
         batch.columns.update(dict.fromkeys(map(str, value)))
+    if len(value) == 1 and not task.repairs and task.only is None and task.mapping is None and _is_plain(value):
+        batch.formats["messages"] += 1
+        return value
     if task.mapping is not None:
         batch.formats["mapped"] += 1
         canonical = to_canonical(value, "mapped", task.mapping)
@@ -149,6 +152,21 @@ def _canonical(row: Row, task: Task, batch: Batch) -> dict[str, Any]:
     if task.repairs and "messages" in canonical:
         canonical["messages"] = repair(canonical["messages"], task.repairs)
     return canonical
+
+
+def _is_plain(value: dict[str, Any]) -> bool:
+    """Whether the row is one question and one answer in canonical form already, as most are: this is for speed."""
+    turns = value.get("messages")
+    if type(turns) is not list or len(turns) != 2:
+        return False
+    first, second = turns
+    return (
+        type(first) is dict is type(second)
+        and len(first) == 2 == len(second)
+        and first.get("role") == "user"
+        and second.get("role") == "assistant"
+        and type(first.get("content")) is str is type(second.get("content"))
+    )
 
 
 def _note(batch: Batch, row: Row, problem: RowProblem) -> None:
