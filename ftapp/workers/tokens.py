@@ -79,7 +79,9 @@ class Encoder:
                 ids.append(self.tokenizer.eos_token_id)
             return [TokenRow(ids, list(ids))]
         try:
-            rows = self._marked_row(example.messages) if self._marked else self._span_rows(example.messages)
+            # the template's marks know nothing of answers that are read but not learned
+            by_marks = self._marked and all(message.weight != 0 for message in example.messages)
+            rows = self._marked_row(example) if by_marks else self._span_rows(example)
         except TemplateError as error:
             raise RowProblem(f"the model's chat template refuses it: {error}") from None
         for row in rows:
@@ -115,39 +117,37 @@ class Encoder:
             found.append(Piece(text=self.tokenizer.decode(waiting), trained=trained))
         return found
 
-    def _render(self, messages: Sequence[Message], **options: Any) -> str:
-        turns = [message.model_dump() for message in messages]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, **options))
+    def _render(self, messages: Sequence[Message], tools: list[dict[str, Any]] | None = None, **options: Any) -> str:
+        return str(self.tokenizer.apply_chat_template(_turns(messages), tools=tools, tokenize=False, **options))
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _marked_row(self, messages: Sequence[Message]) -> list[TokenRow]:
+    def _marked_row(self, example: Example) -> list[TokenRow]:
         """By the template's own {% generation %} marks."""
-        turns = [message.model_dump() for message in messages]
-        out = self.tokenizer.apply_chat_template(turns, return_dict=True, return_assistant_tokens_mask=True)
+        out = self.tokenizer.apply_chat_template(
+            _turns(example.messages), tools=example.tools, return_dict=True, return_assistant_tokens_mask=True
+        )
         ids, mask = list(out["input_ids"]), out["assistant_masks"]
         return [TokenRow(ids, [token if learned else IGNORED for token, learned in zip(ids, mask, strict=True)])]
 
-    def _span_rows(self, messages: Sequence[Message]) -> list[TokenRow]:
+    def _span_rows(self, example: Example) -> list[TokenRow]:
         """By what each assistant turn adds to the rendered text after its generation prompt."""
-        whole, spans = self._render(messages), []
-        for number, message in enumerate(messages):
-            if message.role == "assistant":
-                before = self._render(messages[:number], add_generation_prompt=True)
-                after = self._render(messages[: number + 1])
-                if not (whole.startswith(before) and whole.startswith(after.rstrip())):
-                    return self._row_per_turn(messages)
-                spans.append((len(before), len(after.rstrip())))
+        messages, tools = example.messages, example.tools
+        whole, spans = self._render(messages, tools), []
+        for number in _learned(messages):
+            before = self._render(messages[:number], tools, add_generation_prompt=True)
+            after = self._render(messages[: number + 1], tools)
+            if not (whole.startswith(before) and whole.startswith(after.rstrip())):
+                return self._row_per_turn(example)
+            spans.append((len(before), len(after.rstrip())))
         return [self._spanned(whole, spans)]
 
-    def _row_per_turn(self, messages: Sequence[Message]) -> list[TokenRow]:
+    def _row_per_turn(self, example: Example) -> list[TokenRow]:
         rows = []
-        for number, message in enumerate(messages):
-            if message.role != "assistant":
-                continue
-            before = self._render(messages[:number], add_generation_prompt=True)
-            whole = self._render(messages[: number + 1])
+        for number in _learned(example.messages):
+            before = self._render(example.messages[:number], example.tools, add_generation_prompt=True)
+            whole = self._render(example.messages[: number + 1], example.tools)
             if not whole.startswith(before):
                 raise RowProblem(f"the chat template rewrites what comes before turn {number + 1}")
             rows.append(self._spanned(whole, [(len(before), len(whole.rstrip()))]))
@@ -180,3 +180,13 @@ class Encoder:
                 "Choose another model, or its instruction-tuned version.",
             )
         return learned[-1]
+
+
+def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """As chat templates want them."""
+    return [message.model_dump(exclude={"weight"}) for message in messages]
+
+
+def _learned(messages: Sequence[Message]) -> list[int]:
+    """Places of the answers that are learned."""
+    return [number for number, message in enumerate(messages) if message.role == "assistant" and message.weight != 0]

@@ -61,6 +61,24 @@ def test_answers_and_their_stop_token_are_learned(name: str, stop: str, one: lis
     assert made.tokenizer.eos_token == stop
 
 
+@pytest.mark.parametrize("marked", [True, False])
+def test_an_answer_of_weight_0_is_read_but_not_learned(marked: bool) -> None:
+    made = Encoder(tokenizer(None), "base") if marked else encoder("llama3", "<|eot_id|>")
+    unlearned = TWO.messages[1].model_copy(update={"weight": 0})
+    row = Example(messages=[TWO.messages[0], unlearned, *TWO.messages[2:]])
+    stop = made.tokenizer.eos_token
+    assert learned(made, row) == [f"It is 4.{stop}"]
+    assert [r.input_ids for r in made.encode(row)] == [r.input_ids for r in made.encode(TWO)]
+
+
+def test_tools_are_shown_to_the_model() -> None:
+    made = encoder("qwen2_5", "<|im_end|>")
+    tool = {"type": "function", "function": {"name": "add_up", "description": "Adds", "parameters": {}}}
+    [row] = made.encode(ONE.model_copy(update={"tools": [tool]}))
+    assert "add_up" in made.tokenizer.decode(row.input_ids)
+    assert learned(made, ONE.model_copy(update={"tools": [tool]})) == ["It is 2.<|im_end|>"]
+
+
 def test_the_whole_row_is_what_the_template_renders() -> None:
     made = encoder("llama3", "<|eot_id|>")
     [row] = made.encode(TWO)
