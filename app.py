@@ -34,6 +34,10 @@ class App:
     def start(self) -> str:
         """Serve without blocking; returns the address. Raises FtappError if the port is taken."""
         port = _free_port(self.settings.host, self.settings.port)
+        try:
+            self.studio.sweep()
+        except OSError as error:
+            log.warning("Cannot clear up after an earlier process: %s", error)
         self.page.queue(default_concurrency_limit=8)
         try:
             self.page.launch(
@@ -60,10 +64,12 @@ class App:
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def close(self) -> None:
-        """Stop serving and unload the chat's model; trainings and publications run on."""
+        """Stop serving, end checks and unload the chat's model; trainings and publications run on."""
         self._closing.set()
+        self.studio.cancel_checks()
         self.studio.close_chat("ftapp was closed")
         self.studio.close_preview()
+        self.studio.close_examiner()
         self.page.close(verbose=False)
 
     def _close_idle(self) -> None:

@@ -1,6 +1,7 @@
 """The Hub seen from the web: metadata, who am I, and the files of datasets; no torch."""
 
 import fnmatch
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, get_session, hf_raise_for_status
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -21,6 +23,7 @@ from pydantic import Field
 
 from ftapp.contract.base import Contract
 from ftapp.contract.errors import HubError, HubUnreachable
+from ftapp.contract.models import ModelFiles, ModelHit, licence_of
 from ftapp.contract.report import HubSource
 
 
@@ -41,6 +44,10 @@ class HubModel(Contract):
     licence: str | None = None
     gated: bool = False
     shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    stored: int = 0
+    """Bytes of the tensors."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Its config.json."""
 
 
 class HubDataset(Contract):
@@ -55,10 +62,19 @@ class HubDataset(Contract):
     """One for each config and split."""
 
 
+class SpacePrice(Contract):
+    """What a Space runs on, and what that costs."""
+
+    hardware: str
+    dollars_per_hour: float
+
+
 READABLE = re.compile(r"\.(jsonl|json|csv|tsv|txt|parquet)(\.gz)?$", re.IGNORECASE)
 NO_DATA = re.compile(r"(^|/)(\.|README|LICENSE|dataset_infos?\.json|requirements\.txt|config\.json)", re.IGNORECASE)
 SPLITS = {"train": "train", "training": "train", "test": "test", "validation": "validation", "valid": "validation"}
 SPLITS |= {"val": "validation", "dev": "validation", "eval": "test"}
+
+PER_HOUR = {"second": 3600, "minute": 60, "hour": 1}
 
 
 class Hub:
@@ -83,17 +99,85 @@ class Hub:
         )
 
     def model(self, id: str, revision: str | None) -> HubModel:
-        """Licence, commit and tensor shapes of a model; raises HubError."""
+        """Licence, commit, config.json and tensor headers of a model, no weights downloaded; raises HubError."""
         with told(id):
             info = self._api.model_info(id, revision=revision)
             metadata = self._api.get_safetensors_metadata(id, revision=info.sha)
-        shapes = {
-            name: tuple(tensor.shape)
-            for file in metadata.files_metadata.values()
-            for name, tensor in file.tensors.items()
+            try:
+                config = json.loads(Path(self._api.hf_hub_download(id, "config.json", revision=info.sha)).read_bytes())
+            except (EntryNotFoundError, ValueError):
+                config = {}
+        tensors = [item for file in metadata.files_metadata.values() for item in file.tensors.items()]
+        licence = licence_of(info.card_data)
+        return HubModel(
+            id=info.id,
+            revision=info.sha or "main",
+            licence=licence,
+            gated=bool(info.gated),
+            shapes={name: tuple(tensor.shape) for name, tensor in tensors},
+            stored=sum(tensor.data_offsets[1] - tensor.data_offsets[0] for _, tensor in tensors),
+            config=config,
+        )
+
+    def search(self, words: str, count: int) -> list[ModelHit]:
+        """Models that generate text and have safetensors weights, the most downloaded first; raises HubError."""
+        # as list_models asks, but once: that tries again for half a minute, too long for who types
+        asked: dict[str, Any] = {
+            "filter": "safetensors",
+            "pipeline_tag": "text-generation",
+            "sort": "downloads",
+            "limit": count,
+            "expand": ["downloads", "gated", "safetensors", "tags"],
         }
-        licence = info.card_data.get("license") if info.card_data else None
-        return HubModel(id=info.id, revision=info.sha or "main", licence=licence, gated=bool(info.gated), shapes=shapes)
+        if words:
+            asked["search"] = words
+        with told("the search for models"):
+            headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+            answer = get_session().get(f"{self._api.endpoint}/api/models", params=asked, headers=headers, timeout=10)
+            hf_raise_for_status(answer)
+        return [
+            ModelHit(
+                id=item["id"],
+                parameters=(item.get("safetensors") or {}).get("total"),
+                licence=next((tag[8:] for tag in item.get("tags") or [] if tag.startswith("license:")), None),
+                downloads=item.get("downloads"),
+                gated=bool(item.get("gated")),
+            )
+            for item in answer.json()
+        ]
+
+    def model_files(self, id: str, revision: str | None) -> ModelFiles:
+        """A model's files and what the Hub says of it, a gated one's too; raises HubError."""
+        with told(id):
+            info = self._api.model_info(id, revision=revision, files_metadata=True)
+            accessible = not info.gated or self._let_in(id)
+        return ModelFiles(
+            revision=info.sha,
+            sizes={file.rfilename: file.size or 0 for file in info.siblings or []},
+            licence=licence_of(info.card_data),
+            gated=bool(info.gated),
+            accessible=accessible,
+            parameters=info.safetensors.total if info.safetensors else None,
+            architecture=next(iter((info.config or {}).get("architectures") or []), ""),
+        )
+
+    def _let_in(self, id: str) -> bool:
+        try:
+            self._api.auth_check(id)
+        except GatedRepoError:
+            return False
+        return True
+
+    def space_price(self, id: str) -> SpacePrice | None:
+        """What a Space runs on costs; None if that is not known. Raises HubError."""
+        with told(id, "Space"):
+            name = self._api.get_space_runtime(id).hardware
+            offered = {hardware.name: hardware for hardware in self._api.list_spaces_hardware()}
+        if name is None or name not in offered or offered[name].unit_label not in PER_HOUR:
+            return None
+        hardware = offered[name]
+        hourly = hardware.unit_cost_usd * PER_HOUR[hardware.unit_label]
+        return SpacePrice(hardware=hardware.pretty_name, dollars_per_hour=hourly)
 
     def dataset(self, id: str, revision: str | None = None) -> HubDataset:
         """Configs, splits and sizes of a dataset's readable files, nothing downloaded; raises HubError."""

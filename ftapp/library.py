@@ -1,11 +1,12 @@
 """What a user can do with datasets, one short method per verb; a Studio is one of these."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from ftapp.contract.config import DataConfig
-from ftapp.contract.errors import DatasetError, JobError
+from ftapp.contract.errors import DatasetError, EncodingNeeded, JobError, MappingNeeded, StorageError
 from ftapp.contract.examples import Example
 from ftapp.contract.report import CheckRequest, DatasetInfo, Edit, HubSource, Overlap, Reading, Report, SourceFile
 from ftapp.hub import Hub, HubDataset
@@ -14,9 +15,13 @@ from ftapp.settings import Settings
 from ftapp.store.building import Progress
 from ftapp.store.datasets import DatasetStore
 from ftapp.store.exports import Kind
+from ftapp.store.files import abandoned, workplace
 from ftapp.store.previews import Preview, preview
+from ftapp.store.uploads import Upload, Uploads
 
 DEMO = "demo"
+DOWNLOAD = ".hub-"
+LOOKED_AT = "looked-at"
 DEMO_FOLDER = Path(__file__).parent / "demo"
 AS_IT_IS = Reading()
 
@@ -33,20 +38,38 @@ class Library:
         self.user = user
         self.folder = settings.home / user
         self._checker = Checker(self.folder / "datasets")
+        self._uploads = Uploads(self.folder / "uploads")
         self._datasets = DatasetStore(self.folder / "datasets", settings.max_unpacked_bytes, self._checker.build)
 
-    def check_file(
-        self, path: Path, progress: Progress = _quiet, reading: Reading = AS_IT_IS, edits: Sequence[Edit] = ()
+    def check_files(
+        self,
+        files: Sequence[tuple[Path, str]],
+        progress: Progress = _quiet,
+        reading: Reading = AS_IT_IS,
+        edits: Sequence[Edit] = (),
     ) -> Report:
-        """Check every row of a file without storing it; raises DatasetError."""
-        self._refuse_missing(path)
+        """Check every row of files (where each is, its name) as one dataset, storing nothing; raises DatasetError."""
+        for path, _ in files:
+            self._refuse_missing(path)
         request = CheckRequest(
-            files=[SourceFile(path=str(path.absolute()), name=path.name)],
+            files=[SourceFile(path=str(path.absolute()), name=name) for path, name in files],
             reading=reading,
             edits=list(edits),
             unpacked_limit=self.settings.max_unpacked_bytes,
         )
         return self._checker.build(request, None, progress)
+
+    def look_at_files(
+        self,
+        files: Sequence[tuple[Path, str]],
+        progress: Progress = _quiet,
+        reading: Reading = AS_IT_IS,
+        edits: Sequence[Edit] = (),
+    ) -> DatasetInfo:
+        """Check files as `check_files` does, and have them as a dataset: for a Studio whose home is thrown away."""
+        for path, _ in files:
+            self._refuse_missing(path)
+        return self._datasets.look(files, LOOKED_AT, progress, reading, edits)
 
     def add_dataset(
         self,
@@ -76,8 +99,20 @@ class Library:
         self._refuse_large(name, sum(path.stat().st_size for path, _ in files))
         return self._datasets.add_all(files, "", progress, reading, edits)
 
-    def add_pasted(self, text: str, name: str = "pasted", reading: Reading = AS_IT_IS) -> DatasetInfo:
-        """Store pasted rows: JSON if they begin like it, a table if their first line has tabs or commas, else text."""
+    def hold_files(self, files: Sequence[tuple[Path, str]], source: HubSource | None = None) -> Upload:
+        """Move files (where each is, and its name) to where they wait to become a dataset; raises DatasetError."""
+        names = f"{len(files)} files" if len(files) > 1 else files[0][1]
+        try:
+            self._refuse_large(names, sum(path.stat().st_size for path, _ in files))
+            return self._uploads.hold(files, source)
+        except OSError as error:
+            raise StorageError(f"Cannot store {names}: {error.strerror}.", "Free some disk space.") from error
+        finally:
+            for path, _ in files:
+                path.unlink(missing_ok=True)
+
+    def hold_pasted(self, text: str, name: str = "pasted") -> Upload:
+        """Rows as text: JSON if they begin like it, a table if their first line has tabs or commas, else plain text."""
         start = text.lstrip()[:1]
         first = text.strip().split("\n", 1)[0]
         suffix = ".json" if start == "[" else ".jsonl" if start == "{" else ".tsv" if "\t" in first else ".txt"
@@ -86,31 +121,78 @@ class Library:
         if not start:
             raise DatasetError("Nothing was pasted.", "Paste rows: JSON lines, a JSON array, a table or plain text.")
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"pasted{suffix}"
+            path = Path(folder) / f"{name}{suffix}"
             path.write_bytes(text.encode("utf-8", "replace"))
-            return self.add_dataset(path, f"{name}{suffix}", reading=reading)
+            return self.hold_files([(path, path.name)])
 
-    def preview_file(self, path: Path, filename: str, reading: Reading = AS_IT_IS, count: int = 5) -> Preview:
-        """The first rows of a file as a reading would make them, nothing stored; raises DatasetError."""
-        self._refuse_missing(path)
-        return preview(path, filename, reading, self.settings.max_unpacked_bytes, count)
+    def hold_hub_dataset(self, source: HubSource, progress: Progress = _quiet) -> Upload:
+        """Download a split, as `hub_dataset` offers it; raises HubError."""
+        progress = self._checker.cancellable(f"Downloading {source.id}", progress)
+        with workplace(self.folder, DOWNLOAD) as folder:
+            return self.hold_files(self.download(source, folder, progress), source)
+
+    def add_upload(self, id: str, progress: Progress = _quiet, reading: Reading = AS_IT_IS) -> DatasetInfo:
+        """Make a waiting upload a dataset: see `add_files`.
+
+        After EncodingNeeded or MappingNeeded it waits on; whatever else happens, it is gone.
+        """
+        upload, files = self._uploads.get(id), self._uploads.files(id)
+        waits = False
+        try:
+            return self._datasets.add_all(files, "", progress, reading, (), upload.source, place=os.link)
+        except (EncodingNeeded, MappingNeeded):
+            waits = True
+            raise
+        finally:
+            if not waits:
+                self._uploads.discard(id)
+
+    def preview_upload(self, id: str, reading: Reading = AS_IT_IS, count: int = 5) -> Preview:
+        """The first rows of a waiting upload as a reading would make them; raises DatasetError."""
+        path, name = self._uploads.files(id)[0]
+        return preview(path, name, reading, self.settings.max_unpacked_bytes, count)
+
+    def discard_upload(self, id: str) -> None:
+        """Remove a waiting upload."""
+        self._uploads.discard(id)
+
+    def add_hub_dataset(
+        self, source: HubSource, progress: Progress = _quiet, reading: Reading = AS_IT_IS
+    ) -> DatasetInfo:
+        """Download a split and store it; raises HubError and what `add_files` does, and then keeps nothing."""
+        upload = self.hold_hub_dataset(source, progress)
+        try:
+            return self.add_upload(upload.id, progress, reading)
+        except (EncodingNeeded, MappingNeeded):
+            self._uploads.discard(upload.id)
+            raise
+
+    def preview_dataset(self, id: str, reading: Reading, count: int = 5) -> Preview:
+        """The first rows of a stored dataset's file as another reading would make them; raises DatasetError."""
+        self.dataset(id)
+        path, name = self._datasets.originals(id)[0]
+        return preview(path, name, reading, self.settings.max_unpacked_bytes, count)
 
     def cancel_checks(self) -> None:
-        """End every check of this user that is under way: where it was started it raises DatasetError."""
+        """End every check and download of this user; each raises DatasetError where it was started."""
         self._checker.cancel()
+
+    def sweep(self) -> None:
+        """Take away what processes that died left half done; call it when the app starts."""
+        self._checker.sweep()
+        self._datasets.sweep()
+        self._uploads.sweep()
+        for _ in abandoned(self.folder, DOWNLOAD):
+            pass
 
     def hub_dataset(self, id: str, revision: str | None = None) -> HubDataset:
         """A Hub dataset's configs and splits with their sizes, its revision pinned; raises HubError."""
         return Hub(self.settings.hub_token).dataset(id, revision)
 
-    def add_hub_dataset(
-        self, source: HubSource, progress: Progress = _quiet, reading: Reading = AS_IT_IS
-    ) -> DatasetInfo:
-        """Download a split, as `hub_dataset` offers it, and store it; raises HubError and what `add_files` does."""
+    def download(self, source: HubSource, folder: Path, progress: Progress = _quiet) -> Sequence[tuple[Path, str]]:
+        """A split's files, as `hub_dataset` offers it, and their names; raises DatasetError, HubError."""
         self._refuse_large(source.id, source.bytes)
-        with tempfile.TemporaryDirectory(prefix=".hub-", dir=self._home()) as folder:
-            files = Hub(self.settings.hub_token).download(source, Path(folder), progress)
-            return self._datasets.add_all(files, "", progress, reading, (), source)
+        return Hub(self.settings.hub_token).download(source, folder, progress)
 
     def datasets(self) -> list[DatasetInfo]:
         """The user's datasets, newest first; the demo's is always there."""
@@ -158,10 +240,19 @@ class Library:
             self.dataset(id)
         return self._datasets.overlap(data, seed)
 
-    def export_dataset(self, id: str, kind: Kind) -> Path:
+    def export_dataset(self, id: str, kind: Kind, target: Path | None = None) -> Path:
         """The canonical rows as a file, OpenAI chat JSONL or Parquet; raises StorageError."""
         self.dataset(id)
-        return self._datasets.export(id, kind, self.folder / "exports" / f"{id}.{kind}")
+        return self._datasets.export(id, kind, target or self.folder / "exports" / f"{id}.{kind}")
+
+    def export_sides(self, data: DataConfig, seed: int = 42) -> list[Path]:
+        """The rows of a run as OpenAI chat JSONL: train.jsonl and, if any are held out, held_out.jsonl.
+
+        Raises DatasetError, StorageError.
+        """
+        for id in filter(None, (data.dataset, data.eval_dataset)):
+            self.dataset(id)
+        return self._datasets.export_sides(data, seed, self.folder / "exports" / f"{data.dataset}-split")
 
     def problems_csv(self, id: str) -> Path | None:
         """Every row of a dataset that cannot be used, as a CSV file; None if there is none."""
@@ -186,10 +277,6 @@ class Library:
 
     def _ensure_demo(self) -> None:
         self._datasets.add(DEMO_FOLDER / "dataset.jsonl", "demo.jsonl", id=DEMO)
-
-    def _home(self) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder
 
     def _refuse_missing(self, path: Path) -> None:
         if not path.is_file():

@@ -27,6 +27,10 @@ class Settings:
     """`HF_TOKEN`: used to push and to load gated models when no other token is given."""
     max_unpacked_bytes: int = 16 * 2**30
     """`FTAPP_MAX_UNPACKED_MB`: most that a packed upload may unpack to; 16384 by default."""
+    devices: int | None = None
+    """`FTAPP_DEVICES`: processes per training, one for each GPU; by default all GPUs in CUDA_VISIBLE_DEVICES."""
+    space_id: str | None = None
+    """`SPACE_ID`: set by the Hub inside a Space; its hardware's price is looked up."""
 
 
 def read_settings() -> Settings:
@@ -46,6 +50,8 @@ def read_settings() -> Settings:
         chat_idle_seconds=_number("FTAPP_CHAT_IDLE", 600, 1, 86_400),
         hub_token=environ.get("HF_TOKEN", "").strip() or None,
         max_unpacked_bytes=int(_number("FTAPP_MAX_UNPACKED_MB", 16_384, 1, 10_000_000) * 2**20),
+        devices=int(_number("FTAPP_DEVICES", 0, 0, 1024)) or None,
+        space_id=environ.get("SPACE_ID") or None,
     )
 
 

@@ -1,55 +1,115 @@
 """One short method per verb on the screen; the page and the terminal call the same ones, each on behalf of one user."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import orjson
 
+from ftapp.catalogue import Catalogue
 from ftapp.contract import events as ev
 from ftapp.contract import preview
 from ftapp.contract.chat import Generate, Reply
-from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, PublishConfig, RunConfig
-from ftapp.contract.errors import DatasetError, HubError, HubUnreachable, JobError, ModelError
+from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, PublishConfig, RunConfig, refusal
+from ftapp.contract.errors import DatasetError, FailureKind, HubError, HubUnreachable, JobError, ModelError
 from ftapp.contract.formats import to_example
-from ftapp.contract.memory import Parameters, Shapes, count_parameters
+from ftapp.contract.memory import Machine, MemoryView, Model, predict, read_model
+from ftapp.contract.parameters import Parameters, count_parameters
+from ftapp.contract.remedies import changed, in_words, remedy
 from ftapp.contract.report import DatasetInfo, dataset_record
+from ftapp.contract.script import Code, code
 from ftapp.demo.preset import DEMO_PRESET
 from ftapp.hub import Account, Hub
 from ftapp.library import DEMO as DEMO
 from ftapp.library import DEMO_FOLDER as DEMO_FOLDER
-from ftapp.library import Library
 from ftapp.processes.chat import ChatProcess
-from ftapp.processes.child import alive, stop_tree
-from ftapp.processes.gpus import Gpu, gpus
+from ftapp.processes.child import alive, lacked_memory, stop_tree
+from ftapp.processes.gpus import Gpu, gpus, here
 from ftapp.processes.launch import launch
+from ftapp.processes.machine import lacking
 from ftapp.processes.pipe import Pipe
 from ftapp.processes.preview import PreviewProcess
-from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
-from ftapp.store.jobs import ACTIVE, Job, JobState, JobStore, Status
-from ftapp.store.weights import tensor_shapes
+from ftapp.store.adapters import adapter_folder, disagreements
+from ftapp.store.checkpoints import last_whole
+from ftapp.store.jobs import ACTIVE, Job, JobState, Status
+from ftapp.store.weights import model_in
 
 C = TypeVar("C", RunConfig, PublishConfig)
+End = ev.Finished | ev.Stopped | ev.Failed | None
 
 
 @dataclass(frozen=True)
 class JobView(Generic[C]):
     """A training run (RunView) or a publication (PublicationView) as it stands now."""
 
-    name: str
-    folder: Path
-    config: C
+    job: Job
+    read_config: Callable[[], C]
     created: float
     """Seconds since the epoch."""
     status: Status
-    state: JobState
-    message: str = ""
-    """What a person should read about the status: why it failed, where the result is."""
-    hint: str = ""
+    end: End
+    """Its last word, if it has said that."""
+
+    # read when asked for: there may be a thousand of them in a list, and a long run has many events
+
+    @cached_property
+    def config(self) -> C:
+        """What was asked for."""
+        return self.read_config()
+
+    @property
+    def message(self) -> str:
+        """What a person should read about the status: why it failed, where the result is."""
+        return self._told[0]
+
+    @property
+    def hint(self) -> str:
+        """What to do about that."""
+        return self._told[1]
+
+    @property
+    def kind(self) -> FailureKind | None:
+        """Why it could not go on, if it failed or was lost and the cause is known."""
+        return self._told[2]
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Dotted config name → the value to try next; see `Studio.start_changed`."""
+        return self._told[3]
+
+    @cached_property
+    def _told(self) -> tuple[str, str, FailureKind | None, dict[str, Any]]:
+        message, hint = _told(self.job, self.status, self.end)
+        match self.status, self.end:
+            case "failed", ev.Failed(kind=kind, changes=changes):
+                return message, hint, kind, changes
+            case "lost", _ if lacked_memory(self.job.process()) and isinstance(self.config, RunConfig):
+                phase = self.state.phase
+                changes = remedy(
+                    "memory", self.config, self.state.resolved, phase is not None and phase.name == "loading"
+                )
+                return message, f"The machine ran out of memory meanwhile. {in_words(changes)}", "memory", changes
+        return message, hint, None, {}
+
+    @property
+    def name(self) -> str:
+        """A run's name, a publication's number."""
+        return self.job.name
+
+    @property
+    def folder(self) -> Path:
+        """Where everything about it is."""
+        return self.job.folder
+
+    @cached_property
+    def state(self) -> JobState:
+        """What its events add up to."""
+        return self.job.refresh()
 
     @property
     def active(self) -> bool:
@@ -66,26 +126,29 @@ RunView = JobView[RunConfig]
 PublicationView = JobView[PublishConfig]
 
 
-class Studio(Library):
+class Studio(Catalogue):
     """Everything that one user can do."""
 
     def __init__(self, settings: Settings, user: str = "local") -> None:
         super().__init__(settings, user)
-        self._jobs = JobStore(self.folder / "runs")
-        self.scheduler = Scheduler(settings.home, settings.hub_token)
         self._chat: ChatProcess | None = None
         self._preview: PreviewProcess | None = None
         self._previewed: DatasetInfo | None = None
         self._stop_deadlines: dict[Path, float] = {}
-        self._shapes: dict[tuple[str, str | None], Shapes] = {}
+        self._models: dict[tuple[str, str | None], Model] = {}
 
     # Datasets: the verbs of Library
 
     def _run_using(self, id: str) -> str | None:
-        users = [
-            run for run in self.runs() if run.active and id in (run.config.data.dataset, run.config.data.eval_dataset)
-        ]
-        return users[0].name if users else None
+        for job, _ in self._runs.active():
+            data = job.run_config().data
+            if id in (data.dataset, data.eval_dataset):
+                return job.name
+        return None
+
+    def _let_go(self, run: str) -> None:
+        if self._chat and self._chat.run.name == run:
+            self.close_chat("its run was deleted")
 
     # Configuring
 
@@ -99,19 +162,40 @@ class Studio(Library):
 
     def parameters(self, model: ModelConfig, method: AdapterConfig | FullConfig) -> Parameters:
         """Total and trainable parameters, from the headers of the weights alone; raises ModelError or HubError."""
-        key = (model.id, model.revision)
-        if key not in self._shapes:
-            self._shapes[key] = self._read_shapes(model)
-        return count_parameters(self._shapes[key], method)
+        known = self._model(model)
+        return count_parameters(known.groups, method, known.facts)
 
-    def _read_shapes(self, model: ModelConfig) -> Shapes:
+    def memory(self, config: RunConfig, row_tokens: int | None = None) -> MemoryView:
+        """What a run would need, part by part, and what there is; raises ModelError or HubError.
+
+        `row_tokens` is the dataset's longest row, if it was measured; without it the longest that is allowed counts.
+        """
+        return predict(self._model(config.model), config, self._machine(), row_tokens)
+
+    def _machine(self) -> Machine:
+        found = self.gpus()
+        if not found:
+            return here()
+        gpu = found[0]
+        # what uses it now, a run or the chat, ends before the next run starts
+        ours = self._chat is not None or self.scheduler.running()
+        return Machine(kind="cuda", name=gpu.name, total=gpu.total, free=gpu.total if ours else gpu.free)
+
+    def _model(self, model: ModelConfig) -> Model:
+        key = (model.id, model.revision)
+        if key not in self._models:
+            self._models[key] = self._read_model(model)
+        return self._models[key]
+
+    def _read_model(self, model: ModelConfig) -> Model:
         if model.id == DEMO:
-            return tensor_shapes(DEMO_FOLDER / "model")
+            return model_in(DEMO_FOLDER / "model")
         if Path(model.id).is_absolute():
             if not (Path(model.id) / "config.json").is_file():
                 raise ModelError(f"{model.id} is not a model's folder.", "It needs config.json and .safetensors files.")
-            return tensor_shapes(Path(model.id))
-        return Hub(self.settings.hub_token).model(model.id, model.revision).shapes
+            return model_in(Path(model.id))
+        found = Hub(self.settings.hub_token).model(model.id, model.revision)
+        return read_model(found.shapes, found.stored, found.config)
 
     # Rows as tokens
 
@@ -159,6 +243,12 @@ class Studio(Library):
                 f"'{info.id}' has {info.report.valid} usable row: too few to hold one out.",
                 "Add rows, or set the held-out share to 0.",
             )
+        self._refuse_unusable(config.model)
+        problems = lacking(config, self.gpus())
+        if config.model.adapter:
+            problems |= disagreements(config, self._jobs.get(config.model.adapter))
+        if problems:
+            raise refusal(problems)
         try:
             self.parameters(config.model, config.method)
         except HubUnreachable:
@@ -167,6 +257,13 @@ class Studio(Library):
         self.close_chat("a training started and needs the memory")
         self.scheduler.tick()
         return job.name
+
+    def code(self, config: RunConfig) -> Code:
+        """The same run as config, command and script; the script reads what `export_sides` writes. Raises JobError."""
+        adapter = adapter_folder(self._jobs.get(config.model.adapter)) if config.model.adapter else ""
+        model = str(DEMO_FOLDER / "model") if config.model.id == DEMO else config.model.id
+        home = self.settings.home
+        return code(config, model, None if home == Path("~/ftapp").expanduser() else home, str(adapter))
 
     def _trainable(self, id: str) -> DatasetInfo:
         info = self.dataset(id)
@@ -178,27 +275,52 @@ class Studio(Library):
         return info
 
     def resume(self, name: str) -> None:
-        """Take a run up again from its last whole checkpoint; raises JobError if it has none or still works."""
+        """Take a run up again from its last whole checkpoint, when its turn comes.
+
+        One that was taken out of the queue waits again. Raises JobError if it has no checkpoint or still works.
+        """
         job = self._jobs.get(name)
-        if self.run(name).status not in ("lost", "failed", "stopped"):
+        if self._runs.summary(job).status not in ("lost", "failed", "stopped"):
             raise JobError(f"{name} is not interrupted.", "Only a lost, failed or stopped run can be resumed.")
-        if not any((job.folder / "checkpoints").glob("checkpoint-*")):
-            raise JobError(f"{name} has no checkpoint yet.", "Start it again from the Configure tab.")
-        if self.scheduler.running():
-            raise JobError("Another run is using the machine.", "Resume when it has ended.")
-        (job.folder / "stop").unlink(missing_ok=True)
+        if job.process() and last_whole(job.folder / "checkpoints") is None:
+            raise JobError(f"{name} has no whole checkpoint.", "Start it again from the Configure tab.")
+        self._check_same_rows(job)
+        job.request_resume()
         self._stop_deadlines.pop(job.folder, None)
         self.close_chat("a training started and needs the memory")
-        launch(job, "train", self.settings.hub_token)
+        self.scheduler.tick()
+
+    def _check_same_rows(self, job: Job) -> None:
+        known = job.dataset()
+        if known is None:
+            return  # started by an earlier version
+        now = dataset_record(self.dataset(known.id))
+        if now.sha256 != known.sha256:
+            what = "its file is another one"
+        elif set(now.edits) != set(known.edits):
+            what = "other fixes are applied to it"
+        elif now.used != known.used:
+            what = f"{known.used:,} of its rows were used then, {now.used:,} now"
+        else:
+            return
+        raise DatasetError(
+            f"'{known.id}' has changed since {job.name} began: {what}. It would go on as another run.",
+            "Undo the change, or start a new run.",
+        )
+
+    def start_changed(self, name: str) -> str:
+        """Start a new run like a failed one, with the changes that its failure suggests; returns the new run's name."""
+        view = self.run(name)
+        if not view.changes:
+            raise JobError(f"Nothing about {name}'s config is known to help.", "Change it in the Configure tab.")
+        return self.start_training(changed(view.config, view.changes))
 
     def runs(self) -> list[RunView]:
         """The user's runs, newest first."""
         views = []
-        for job in self._jobs.all():
-            try:
-                views.append(self._run_view(job))
-            except ValueError:
-                continue  # a config of another version of the app
+        for job, summary in self._runs.all():
+            if summary.row:
+                views.append(self._view(job, job.run_config, summary.row.created, summary.status, summary.end))
         return views
 
     def run(self, name: str) -> RunView:
@@ -223,20 +345,17 @@ class Studio(Library):
         stop_tree(job.process())
 
     def _run_view(self, job: Job) -> RunView:
-        return self._view(job, job.run_config())
+        summary = self._runs.summary(job)
+        return self._view(job, job.run_config, job.created.timestamp(), summary.status, summary.end)
 
     def _job(self, name: str, publication: str) -> Job:
         run = self._jobs.get(name)
         return self._publication_job(run, publication) if publication else run
 
-    def _view(self, job: Job, config: C) -> JobView[C]:
-        status = job.status(alive(job.process()))
-        if job.stop_requested and status == "stopping":
+    def _view(self, job: Job, read_config: Callable[[], C], created: float, status: Status, end: End) -> JobView[C]:
+        if status == "stopping":
             self._end_after_grace(job)
-        message, hint = _told(job, status)
-        return JobView(
-            job.name, job.folder, config, job.created.timestamp(), status, job.state, message=message, hint=hint
-        )
+        return JobView(job, read_config, created, status, end)
 
     def _end_after_grace(self, job: Job) -> None:
         grace = self.settings.stop_grace_seconds
@@ -283,6 +402,8 @@ class Studio(Library):
             self.close_chat("it was not used for a while")
         if self._idle(self._preview):
             self.close_preview()
+        if self._idle(self._examiner):
+            self.close_examiner()
 
     def _idle(self, pipe: Pipe[Any] | None) -> bool:
         if pipe is None or pipe.busy:
@@ -337,18 +458,21 @@ class Studio(Library):
         raise JobError(f"{run.name} has no publication '{number[:20]}'.")
 
     def _publication_view(self, job: Job) -> PublicationView:
-        return self._view(job, job.publish_config())
+        status = job.status(alive(job.process()))
+        return self._view(job, job.publish_config, job.created.timestamp(), status, job.state.end)
 
 
-def _told(job: Job, status: Status) -> tuple[str, str]:
+def _told(job: Job, status: Status, end: End) -> tuple[str, str]:
     """A status in a sentence, and what to do next."""
-    match status, job.state.end:
+    match status, end:
         case "failed", ev.Failed(message=message, hint=hint):
             return message, hint
         case "finished", ev.Finished(url=url, artifact=artifact):
             return (f"Published at {url}" if url else f"The result is in {job.folder / artifact}"), ""
         case "stopped", ev.Stopped(step=step, artifact=str(artifact)):
             return f"Stopped at step {step}; the result so far is in {job.folder / artifact}", ""
+        case "stopped", _ if job.process() is None:
+            return "Taken out of the queue before it began", "Resume puts it back."
         case "stopped", _:
             return "Ended before it could save", "Resume it from its last checkpoint, if it has one, or start it again."
         case "lost", _:

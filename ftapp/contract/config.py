@@ -40,6 +40,9 @@ class ModelConfig(Contract):
     revision: Line | None = Field(None, max_length=200, title="Revision", json_schema_extra=ADVANCED)
     """Branch, tag or commit of a Hub model; empty means the newest commit of the main branch."""
 
+    adapter: Line | None = Field(None, min_length=1, max_length=200, title="Go on from", json_schema_extra=ADVANCED)
+    """An earlier run whose adapter is trained further, on the same base model; empty starts a new adapter."""
+
     @property
     def public_name(self) -> str:
         """The name as a stranger may read it: the Hub id, or a folder's last part, never a path."""
@@ -89,6 +92,24 @@ class AdapterConfig(Contract):
     target_modules: Line = Field("all-linear", min_length=1, title="Target modules", json_schema_extra=ADVANCED)
     """`all-linear` adapts every linear layer but the output head; or names such as `q_proj,v_proj`."""
 
+    rslora: bool = Field(False, title="rsLoRA", json_schema_extra=ADVANCED)
+    """Scale the adapter by alpha / √rank instead of alpha / rank; for high ranks, with a smaller alpha."""
+
+    dora: bool = Field(False, title="DoRA", json_schema_extra=ADVANCED)
+    """Train the length of each weight's rows apart from their direction: slower, sometimes a little better."""
+
+    init: Literal["default", "gaussian", "pissa", "olora"] = Field(
+        "default", title="Initialisation", json_schema_extra=ADVANCED
+    )
+    """`default` and `gaussian` start at no change; `pissa` and `olora` start from the base's own weights, and the
+    saved adapter has twice the rank so that it fits the base as it was."""
+
+    @model_validator(mode="after")
+    def _init_fits(self) -> "AdapterConfig":
+        if self.init in ("pissa", "olora") and self.dora:
+            raise _of_field("init", f"{self.init} cannot be used with DoRA; choose default or gaussian")
+        return self
+
 
 class LoraConfig(AdapterConfig):
     """Low-rank adapters on a 16 or 32 bit base."""
@@ -103,6 +124,12 @@ class QloraConfig(AdapterConfig):
     type: Literal["qlora"] = Field("qlora", title="Method", json_schema_extra=BASIC)
     """QLoRA keeps the base in 4 bit: about a quarter of the memory, somewhat slower."""
 
+    @model_validator(mode="after")
+    def _init_leaves_the_base(self) -> "QloraConfig":
+        if self.init in ("pissa", "olora"):
+            raise _of_field("init", f"{self.init} changes the base's weights, which QLoRA keeps in 4 bit; choose LoRA")
+        return self
+
 
 class FullConfig(Contract):
     """Every weight of the model is trained."""
@@ -112,6 +139,10 @@ class FullConfig(Contract):
 
 
 Method = Annotated[LoraConfig | QloraConfig | FullConfig, Field(discriminator="type")]
+
+
+LEARNING_RATE = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5}
+"""What `auto` becomes, by method: an adapter wants about ten times the rate of full fine-tuning."""
 
 
 class OptimConfig(Contract):
@@ -146,10 +177,20 @@ class BatchConfig(Contract):
     micro_size: Annotated[int, Field(ge=1, le=4096)] | Auto = Field(
         "auto", title="Micro-batch size", json_schema_extra=ADVANCED
     )
-    """Rows in memory at once, per device; divides the batch size. Smaller needs less memory. `auto`: up to 8."""
+    """Rows in memory at once, per device; divides the batch size. Smaller needs less. `auto`: what fits, up to 8."""
 
     activation_checkpointing: bool | Auto = Field("auto", title="Activation checkpointing", json_schema_extra=ADVANCED)
-    """Recompute activations instead of keeping them: much less memory, about 20 % slower. `auto`: on with a GPU."""
+    """Recompute activations instead of keeping them: much less memory, about 20 % slower. `auto`: if a GPU needs it."""
+
+    packing: bool | Auto = Field("auto", title="Packing", json_schema_extra=ADVANCED)
+    """Lay the rows of a micro-batch end to end instead of padding them; the steps see the same rows. It needs
+    flash-attn and a GPU of compute capability 8.0; `auto`: where both are there, else rows are grouped by length."""
+
+    @model_validator(mode="after")
+    def _packing_has_rows(self) -> "BatchConfig":
+        if self.packing is True and self.micro_size == 1:
+            raise _of_field("packing", "a micro-batch of 1 row has nothing to pack; raise the micro-batch size")
+        return self
 
     @model_validator(mode="after")
     def _micro_divides_effective(self) -> "BatchConfig":
@@ -204,6 +245,20 @@ class RunConfig(Contract):
     """Measuring while training."""
     seed: int = Field(42, ge=0, le=2**32 - 1, title="Seed", json_schema_extra=ADVANCED)
     """Same config, data and seed give the same run on the same machine."""
+    tracking: Literal["none", "tensorboard", "trackio", "wandb"] = Field(
+        "none", title="Tracking", json_schema_extra=ADVANCED
+    )
+    """Send the curves to an experiment tracker too, if its package is installed; wandb sends them to its servers."""
+
+    @model_validator(mode="after")
+    def _an_adapter_to_go_on_from_fits_the_method(self) -> "RunConfig":
+        if self.model.adapter is None:
+            return self
+        if isinstance(self.method, FullConfig):
+            raise _of_field("model.adapter", "full fine-tuning has no adapter to go on from; choose LoRA or QLoRA")
+        if self.method.init != "default":
+            raise _of_field("method.init", f"{self.method.init} starts a new adapter; choose default to go on from one")
+        return self
 
     @model_validator(mode="after")
     def _early_stopping_needs_held_out_rows(self) -> "RunConfig":
@@ -283,6 +338,11 @@ def config_error(error: ValidationError) -> ConfigError:
                 problems[field] += ", or auto"
         else:
             problems[field] = message
+    return refusal(problems)
+
+
+def refusal(problems: dict[str, str]) -> ConfigError:
+    """The error for these problems, each told at its dotted field name."""
     first = next(iter(problems), "")
     value = f"{first}: {problems[first]}" if first else f"it {problems.get('', 'is empty')}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

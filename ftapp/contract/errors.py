@@ -6,17 +6,29 @@ FtappError                what happened, with the value; and a hint: what to do
 │   ├── EncodingNeeded    its text is not UTF-8: a person must confirm what it is
 │   └── MappingNeeded     its columns are not recognised: a person must say what they hold
 ├── ModelError            a model that cannot be loaded, trained, merged or run
+│   ├── NotFinite         the loss or the gradient is no finite number any more
+│   └── NoGradient        nothing is being learned
+├── AcceleratorError      the GPU, its driver or torch's own libraries do not work
 ├── JobError              a run or publication that is missing, busy, or in the wrong state
 ├── HubError              the Hub refused
 │   └── HubUnreachable    the Hub did not answer at all
 └── StorageError          the disk is full or not writable
 
-Caught in `ui/edge.py`, `__main__.py` and `workers/__main__.py`; anything else that is raised is a bug.
+Caught in `ui/edge.py`, `terminal/verbs.py` and `workers/__main__.py`; anything else that is raised is a bug.
 """
+
+from typing import ClassVar, Literal
+
+FailureKind = Literal[
+    "memory", "disk", "not_finite", "no_gradient", "accelerator", "data", "model", "hub", "process", "other"
+]
+"""Why a job could not go on, for faces that offer a way out; `process`: one of several that train together ended."""
 
 
 class FtappError(Exception):
     """A failure that a person can act on."""
+
+    kind: ClassVar[FailureKind] = "other"
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -37,6 +49,8 @@ class ConfigError(FtappError):
 
 class DatasetError(FtappError):
     """An upload or a row that cannot be used."""
+
+    kind = "data"
 
 
 class EncodingNeeded(DatasetError):
@@ -64,6 +78,26 @@ class MappingNeeded(DatasetError):
 class ModelError(FtappError):
     """A model that cannot be loaded, trained, merged or run."""
 
+    kind: ClassVar[FailureKind] = "model"
+
+
+class NotFinite(ModelError):
+    """The loss or the gradient is no finite number any more."""
+
+    kind = "not_finite"
+
+
+class NoGradient(ModelError):
+    """Nothing is being learned."""
+
+    kind = "no_gradient"
+
+
+class AcceleratorError(FtappError):
+    """The GPU, its driver or torch's own libraries do not work."""
+
+    kind = "accelerator"
+
 
 class JobError(FtappError):
     """A run or publication that is missing, busy, or in the wrong state."""
@@ -72,6 +106,8 @@ class JobError(FtappError):
 class HubError(FtappError):
     """The Hub refused."""
 
+    kind = "hub"
+
 
 class HubUnreachable(HubError):
     """The Hub did not answer at all; what is on this machine may still do."""
@@ -79,3 +115,5 @@ class HubUnreachable(HubError):
 
 class StorageError(FtappError):
     """The disk is full or not writable."""
+
+    kind = "disk"

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from ftapp.contract.base import Contract
+from ftapp.contract.errors import FailureKind
 
 
 class _Event(Contract):
@@ -55,6 +56,12 @@ class Resolved(_Event):
     trainable_parameters: int = 0
     total_parameters: int = 0
     total_steps: int = 0
+    start_step: int | None = None
+    """Step of the checkpoint that this process goes on from; 0 if from the beginning."""
+    template_hash: str = ""
+    """Of the chat template, SHA-256."""
+    data_hash: str = ""
+    """Of the token rows on both sides of the split, SHA-256."""
 
 
 class Metrics(_Event):
@@ -85,6 +92,8 @@ class Evaluation(_Event):
     perplexity: float
     tokens: int
     """Answer tokens measured."""
+    seconds: float | None = None
+    """How long it took."""
 
 
 class Sample(_Event):
@@ -139,8 +148,11 @@ class Failed(_Event):
     """The last line of a job that could not go on."""
 
     type: Literal["failed"] = "failed"
+    kind: FailureKind = "other"
     message: str
     hint: str = ""
+    changes: dict[str, Any] = Field(default_factory=dict)
+    """Dotted config name → the value to try next, where a change of the config may help."""
     traceback: str = ""
 
 

@@ -108,9 +108,9 @@ def to_example(row: Row[str, Any], format: Format, line: int = 0, mapping: Mappi
 
 
 def written(canonical: Canonical) -> bytes:
-    """The row as its JSON line; raises RowProblem for values that JSON cannot hold."""
+    """The row as its JSON line, with the line's end; raises RowProblem for values that JSON cannot hold."""
     try:
-        return orjson.dumps(canonical)
+        return orjson.dumps(canonical, option=orjson.OPT_APPEND_NEWLINE)
     except (TypeError, ValueError, RecursionError):
         raise RowProblem("the row holds a value that cannot be written as JSON") from None
 
@@ -144,6 +144,9 @@ def to_canonical(row: Row[str, Any], format: Format, mapping: Mapping | None = N
                 "a preference pair (chosen, rejected) is not a row for fine-tuning on answers", "preference"
             )
         case _:
+            for name in ("messages", "conversations", "conversation"):
+                if name in row:
+                    raise RowProblem(f"{name} is not a list of turns", "field")
             columns = ", ".join(map(str, row)) or "(none)"
             raise RowProblem(f"no known format has the columns {columns}", "unknown_format")
     tools = row.get("tools")

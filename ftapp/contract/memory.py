@@ -1,44 +1,265 @@
-"""Tensor shapes + config → how much of the model is trained; pure arithmetic on the names and shapes of the weights."""
+"""A model's weights + config + machine → bytes of memory by part, what `auto` becomes, and what to change; pure.
 
-import re
-from collections.abc import Mapping
-from math import prod
+How the formulas were derived, and what they leave out, is in docs/memory.md.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Literal
+
+from pydantic import Field
 
 from ftapp.contract.base import Contract
-from ftapp.contract.config import AdapterConfig, FullConfig
+from ftapp.contract.config import FullConfig, LoraConfig, QloraConfig, RunConfig
+from ftapp.contract.footprint import Footprint, footprint
+from ftapp.contract.parameters import Architecture, Shapes, Weights, architecture, weights
 
-Shapes = Mapping[str, tuple[int, ...]]
-"""Tensor name, as the weights file has it → its shape."""
+AUTO_MICRO_LIMIT = 8
+AUTO_LENGTH_LIMIT = 4096
+"""Longest row, in tokens, that is trained on without being asked for."""
+CONTEXT = {"cuda": 2**30, "cpu": 600 * 2**20}
+"""What the process holds before the model: context, kernels, cuBLAS workspaces; or Python and its libraries."""
+FRAGMENTATION = 0.03
+"""Share of the rest that the allocator holds and cannot use."""
+COMFORTABLE = 0.9
 
-NOT_ADAPTED = re.compile(
-    r"(^|\.)(lm_head|embed_out|output_projection|embed_tokens|wte|wpe|word_embeddings|shared|embed_positions)\."
-)
-
-
-class Parameters(Contract):
-    """How many numbers a model has and how many of them are trained."""
-
-    total: int
-    """Of the base model."""
-    trainable: int
-    """Of the adapter, or the whole model for full fine-tuning."""
+Verdict = Literal["fits", "tight", "does not fit", "unknown"]
 
 
-def count_parameters(shapes: Shapes, method: AdapterConfig | FullConfig) -> Parameters:
-    """Total and trainable parameters; LoRA adds rank × (inputs + outputs) a matrix (arXiv:2106.09685, §4.1)."""
-    total = sum(prod(shape) for shape in shapes.values())
+@dataclass(frozen=True)
+class Model:
+    """A base model as its headers and config.json tell it."""
+
+    groups: tuple[Weights, ...]
+    facts: Architecture
+    stored: int
+    """Bytes of the tensors in the files."""
+
+
+def read_model(shapes: Shapes, stored: int, config: Mapping[str, Any]) -> Model:
+    """From the headers of the weights and the parsed config.json."""
+    facts = architecture(config)
+    return Model(tuple(weights(shapes, facts)), facts, stored)
+
+
+class Machine(Contract):
+    """Where the run would compute."""
+
+    kind: Literal["cuda", "cpu"]
+    name: str
+    total: int | None = None
+    """Memory, bytes; None if it is not known."""
+    free: int | None = None
+    """Memory, bytes, that a new process could take."""
+
+
+class Plan(Contract):
+    """What decides the memory of a step, with every `auto` resolved."""
+
+    micro_size: int
+    activation_checkpointing: bool
+    row_tokens: int
+    """Tokens of the longest row."""
+    accumulates: bool
+    """Whether gradients are kept from one micro-batch to the next."""
+
+
+class Estimate(Contract):
+    """Bytes at the moment of a training step that needs most."""
+
+    plan: Plan
+    weights: int
+    """The base model as loaded."""
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+    """What the forward pass keeps for the backward pass, and what one layer computes with."""
+    logits: int
+    """The output head's tile and its gradients."""
+    reserve: int
+    """Driver context and fragmentation."""
+
+    @property
+    def allocated(self) -> int:
+        """Without the reserve: what `torch.cuda.max_memory_allocated` measures."""
+        return self.peak - self.reserve
+
+    @property
+    def peak(self) -> int:
+        """All parts."""
+        parts = self.weights + self.adapter + self.gradients + self.optimizer
+        return parts + self.activations + self.logits + self.reserve
+
+
+class Change(Contract):
+    """Something to change so that the run fits."""
+
+    words: str
+    values: dict[str, Any]
+    """Dotted config name → the value to set."""
+    peak: int
+    """Bytes, estimated with the change."""
+
+
+class MemoryView(Contract):
+    """What a run would need, and what there is."""
+
+    estimate: Estimate
+    machine: Machine
+    verdict: Verdict
+    changes: list[Change] = Field(default_factory=list)
+    """If it does not fit: the least harmful first, each enough by itself."""
+
+
+def verdict(peak: int, free: int | None) -> Verdict:
+    """`fits` up to 90 % of the free memory, `tight` up to all of it; unknown if nobody knows what is free."""
+    if free is None:
+        return "unknown"
+    return "fits" if peak <= COMFORTABLE * free else "tight" if peak <= free else "does not fit"
+
+
+def longest_row(config: RunConfig, facts: Architecture, row_tokens: int | None) -> int:
+    """Tokens of the longest row that training will see; without a measurement the longest allowed."""
+    wanted = config.data.max_length
+    limit = min(facts.context or AUTO_LENGTH_LIMIT, AUTO_LENGTH_LIMIT) if wanted == "auto" else wanted
+    return min(row_tokens, limit) if row_tokens else limit
+
+
+def resolve(model: Model, config: RunConfig, machine: Machine, row_tokens: int | None = None, world: int = 1) -> Plan:
+    """The plan of a run, the same for the estimate and for the worker.
+
+    Micro-batch `auto`: the largest of up to 8 rows that fits. Activation checkpointing `auto`: on only with a GPU, and
+    only if no micro-batch fits without it. If nothing fits, the smallest plan.
+    """
+    share = max(1, config.batch.effective_size // world)
+    tokens = longest_row(config, model.facts, row_tokens)
+    micro = config.batch.micro_size
+    sizes = [n for n in range(min(AUTO_MICRO_LIMIT, share), 0, -1) if share % n == 0] if micro == "auto" else [micro]
+    wanted = config.batch.activation_checkpointing
+    choices = [wanted] if wanted != "auto" else [False] if machine.kind == "cpu" else [False, True]
+    plans = [
+        Plan(micro_size=size, activation_checkpointing=choice, row_tokens=tokens, accumulates=share > size)
+        for choice in choices
+        for size in sizes
+    ]
+    if machine.free is None:
+        return next(plan for plan in plans if plan.activation_checkpointing == choices[-1])
+    fitting = (plan for plan in plans if estimate(model, config, plan, machine).peak <= COMFORTABLE * machine.free)
+    return next(fitting, plans[-1])
+
+
+def estimate(model: Model, config: RunConfig, plan: Plan, machine: Machine) -> Estimate:
+    """Bytes by part at the worst moment of a step; a trained parameter has 4 of gradient and 8 of AdamW, in fp32
+    (arXiv:1910.02054, §3.1).
+    """
+    one = _footprint(model, config, machine)
+    gradients, activations, logits = max(moments(model, config, plan, machine), key=sum)
+    adapter = 0 if isinstance(config.method, FullConfig) else 4 * one.trained
+    parts = one.weights + adapter + 8 * one.trained + gradients + activations + logits
+    return Estimate(
+        plan=plan,
+        weights=one.weights,
+        adapter=adapter,
+        gradients=gradients,
+        optimizer=8 * one.trained,
+        activations=activations,
+        logits=logits,
+        reserve=CONTEXT[machine.kind] + int(FRAGMENTATION * parts),
+    )
+
+
+def moments(model: Model, config: RunConfig, plan: Plan, machine: Machine) -> list[tuple[int, int, int]]:
+    """Bytes of gradients, activations and logits at the four moments of a step that may need most.
+
+    The head's forward pass and its backward pass, with all that the layers kept; the start of the layers' backward
+    pass; and its end, when all gradients are there.
+    """
+    one = _footprint(model, config, machine)
+    tokens = plan.micro_size * (ceil(plan.row_tokens / 8) * 8 if machine.kind == "cuda" else plan.row_tokens)
+    gradients = 4 * one.trained
+    before = gradients if plan.accumulates else 0
+    layer, passing = one.layer(tokens, plan.row_tokens), one.passing(tokens)
+    inputs = one.checkpoints * tokens
+    kept = inputs if plan.activation_checkpointing else one.kept(tokens, plan.row_tokens) + one.copies
+    again = layer if plan.activation_checkpointing else 0
+    return [
+        (before, max(kept, inputs + one.copies), one.head_forward(tokens)),
+        (before, kept, one.head_backward(tokens)),
+        (before, kept + again + passing, 0),
+        (gradients, layer + passing, 0),
+    ]
+
+
+def _footprint(model: Model, config: RunConfig, machine: Machine) -> Footprint:
+    return footprint(model.groups, model.facts, model.stored, config.method, machine.kind)
+
+
+def predict(model: Model, config: RunConfig, machine: Machine, row_tokens: int | None = None) -> MemoryView:
+    """The estimate of a config on a machine, whether it fits, and if not what to change."""
+    found = estimate(model, config, resolve(model, config, machine, row_tokens), machine)
+    judged = verdict(found.peak, machine.free)
+    changes = list(_changes(model, config, machine, row_tokens, found.plan)) if judged == "does not fit" else []
+    return MemoryView(estimate=found, machine=machine, verdict=judged, changes=changes)
+
+
+def changed(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """The config with the values set; a change from full fine-tuning takes the new method's defaults."""
+    dumped = config.model_dump()
+    for name, value in values.items():
+        section, _, field = name.partition(".")
+        if name == "method.type" and config.method.type == "full":
+            dumped["method"] = {}
+        dumped[section][field] = value
+    return RunConfig.model_validate(dumped)
+
+
+def _changes(model: Model, config: RunConfig, machine: Machine, row_tokens: int | None, plan: Plan) -> Iterator[Change]:
+    """For each lever its mildest value that is enough alone; until one is found, together with those before it."""
+    before: dict[str, Any] = {}
+    found = False
+    for steps in _levers(config, plan):
+        for values in [*steps, *([{**before, **step} for step in steps] if before and not found else [])]:
+            new = changed(config, values)
+            peak = estimate(model, new, resolve(model, new, machine, row_tokens), machine).peak
+            if machine.free is not None and peak <= machine.free:
+                found = True
+                yield Change(words=_words(values), values=values, peak=peak)
+                break
+        if steps:
+            before |= steps[-1]
+
+
+def _levers(config: RunConfig, plan: Plan) -> Iterator[list[dict[str, Any]]]:
+    """Ways to need less, the least harmful first; within each from mild to strong."""
+    size = config.batch.effective_size
+    yield [{"batch.micro_size": n} for n in range(plan.micro_size - 1, 0, -1) if size % n == 0]
+    yield [] if plan.activation_checkpointing else [{"batch.activation_checkpointing": True}]
+    lengths = [int(plan.row_tokens * share) // 64 * 64 for share in (0.75, 0.5, 0.25, 0.125)]
+    yield [{"data.max_length": length} for length in lengths if length >= 64]
+    method = config.method
     if isinstance(method, FullConfig):
-        return Parameters(total=total, trainable=total)
-    wanted = [name.strip() for name in method.target_modules.split(",")]
-    trainable = 0
-    for name, shape in shapes.items():
-        module = name.removesuffix(".weight")
-        if len(shape) != 2 or module == name:
-            continue
-        if method.target_modules == "all-linear":
-            adapted = not NOT_ADAPTED.search(f"{module}.")
-        else:
-            adapted = any(module == target or module.endswith(f".{target}") for target in wanted)
-        if adapted:
-            trainable += method.rank * sum(shape)
-    return Parameters(total=total, trainable=trainable)
+        yield [{"method.type": "lora"}, {"method.type": "qlora"}]
+    elif isinstance(method, LoraConfig):
+        yield [{"method.type": "qlora"}]
+    if isinstance(method, LoraConfig | QloraConfig):
+        yield [{"method.rank": rank} for rank in (32, 16, 8, 4) if rank < method.rank]
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    said = []
+    for name, value in values.items():
+        match name:
+            case "batch.micro_size":
+                said.append(f"micro-batch of {value}")
+            case "batch.activation_checkpointing":
+                said.append("activation checkpointing on, about 20 % slower")
+            case "data.max_length":
+                said.append(f"maximum length {value}, which leaves out or cuts longer rows")
+            case "method.type":
+                said.append(f"{'LoRA' if value == 'lora' else 'QLoRA'} as the method")
+            case _:
+                said.append(f"rank {value}")
+    text = "; ".join(said)
+    return text[0].upper() + text[1:]

@@ -6,6 +6,8 @@ from pydantic import Field, TypeAdapter
 
 from ftapp.contract.base import Contract
 from ftapp.contract.chat import Error, Loading, Ready
+from ftapp.contract.config import ModelConfig
+from ftapp.contract.models import Examined
 
 
 class Measure(Contract):
@@ -27,7 +29,14 @@ class Page(Contract):
     """Only rows that contain this text, whatever its case."""
 
 
-Ask = Annotated[Measure | Page, Field(discriminator="type")]
+class Examine(Contract):
+    """What can be said of a model before it is trained; needs no dataset."""
+
+    type: Literal["examine"] = "examine"
+    model: ModelConfig
+
+
+Ask = Annotated[Measure | Page | Examine, Field(discriminator="type")]
 
 
 class Refusal(Contract):
@@ -107,7 +116,7 @@ class Rows(Contract):
     """Rows that contain the search text; all of them without one."""
 
 
-Reply = Annotated[Loading | Ready | Lengths | Rows | Error, Field(discriminator="type")]
+Reply = Annotated[Loading | Ready | Lengths | Rows | Examined | Error, Field(discriminator="type")]
 
 asks: TypeAdapter[Ask] = TypeAdapter(Ask)
 replies: TypeAdapter[Reply] = TypeAdapter(Reply)

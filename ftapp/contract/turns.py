@@ -195,10 +195,17 @@ def check_turns(canonical: dict[str, Any]) -> None:
 
 
 def _whole_characters(text: str, where: str) -> None:
+    if not is_whole(text):
+        raise RowProblem(f"{where} contains half of a surrogate pair, which is no character", "not_text")
+
+
+def is_whole(text: str) -> bool:
+    """Whether the text has no half of a surrogate pair in it."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise RowProblem(f"{where} contains half of a surrogate pair, which is no character", "encoding") from None
+        return False
+    return True
 
 
 Repair = Literal["drop_trailing", "merge_turns", "fold_system"]

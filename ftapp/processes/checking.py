@@ -1,7 +1,6 @@
 """A check in a process of its own, seen from the web: its progress, its end, its cancelling."""
 
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from ftapp.contract.report import CheckRequest, Report
 from ftapp.processes.child import alive, stop_tree
 from ftapp.processes.launch import launch
 from ftapp.store.building import Progress, build
-from ftapp.store.files import write_whole
+from ftapp.store.files import abandoned, workplace, write_whole
 from ftapp.store.jobs import Job
 
+PREFIX = ".check-"
 SMALL = 2 * 2**20
 """Bytes up to which a file is checked at once, here: starting a process takes longer."""
 POLL_SECONDS = 0.1
@@ -32,29 +32,37 @@ class Checker:
         """End every check that is under way; each raises DatasetError where it was started."""
         self._cancelled += 1
 
-    def build(self, request: CheckRequest, folder: Path | None, progress: Progress) -> Report:
-        """What `store.building.build` does; a large or packed file's rows are read in another process."""
+    def sweep(self) -> None:
+        """End the checks of web processes that died, and take away what is left of them."""
+        for place in abandoned(self._folder, PREFIX):
+            stop_tree(Job(place).process(), grace_seconds=0.5)
+
+    def cancellable(self, what: str, progress: Progress) -> Progress:
+        """The same progress, which raises DatasetError once somebody cancels."""
         began = self._cancelled
 
         def go_on(done: int, total: int) -> None:
             if self._cancelled != began:
-                names = ", ".join(file.name for file in request.files)
-                raise DatasetError(f"Checking {names} was cancelled.", "Nothing was stored.")
+                raise DatasetError(f"{what} was cancelled.", "Nothing was stored.")
             progress(done, total)
 
+        return go_on
+
+    def build(self, request: CheckRequest, folder: Path | None, progress: Progress) -> Report:
+        """What `store.building.build` does; a large or packed file's rows are read in another process."""
+        go_on = self.cancellable(f"Checking {', '.join(file.name for file in request.files)}", progress)
         small = all(Path(f.path).stat().st_size <= SMALL and f.name.lower().endswith(PLAIN) for f in request.files)
         return build(request, folder, go_on) if small else self._apart(request, folder, go_on)
 
     def _apart(self, request: CheckRequest, folder: Path | None, go_on: Progress) -> Report:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".check-", dir=self._folder) as name:
-            job = Job(Path(name))
+        with workplace(self._folder, PREFIX) as place:
+            job = Job(place)
             write_whole(job.folder / "config.json", request.model_dump_json().encode())
             if folder:
                 (job.folder / "data").mkdir()
             launch(job, "check", None)
             try:
-                _wait(job, go_on)
+                _wait(job, go_on, sum(Path(file.path).stat().st_size for file in request.files))
             except BaseException:
                 stop_tree(job.process(), grace_seconds=0.5)
                 raise
@@ -68,8 +76,8 @@ class Checker:
 PLAIN = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 
 
-def _wait(job: Job, go_on: Progress) -> None:
-    done, total = 0, 1
+def _wait(job: Job, go_on: Progress, total: int) -> None:
+    done = 0
     while True:
         lives = alive(job.process())  # before the events, so that they are complete when it has ended
         state = job.refresh()

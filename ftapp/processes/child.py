@@ -29,9 +29,29 @@ def start_detached(argv: Sequence[str], env: Mapping[str, str], output: Path) ->
 def identify(pid: int) -> ProcessId:
     """The process's name for good."""
     try:
-        return ProcessId(pid=pid, created=psutil.Process(pid).create_time())
+        return ProcessId(pid=pid, created=psutil.Process(pid).create_time(), oom_kills=oom_kills())
     except psutil.NoSuchProcess:
         return ProcessId(pid=pid, created=0.0)
+
+
+def oom_kills(root: Path = Path("/")) -> int | None:
+    """Processes that the kernel has ended for want of memory, here or on the whole machine; None if it does not say.
+
+    Source: memory.events of cgroup v2 (Documentation/admin-guide/cgroup-v2.rst), else oom_kill in /proc/vmstat.
+    """
+    for path in (root / "sys/fs/cgroup/memory.events", root / "proc/vmstat"):
+        try:
+            words = dict(line.split()[:2] for line in path.read_text().splitlines())
+            return int(words["oom_kill"])
+        except (OSError, KeyError, ValueError):
+            continue
+    return None
+
+
+def lacked_memory(process: ProcessId | None) -> bool:
+    """Whether the kernel ended a process for want of memory since this one was started."""
+    now = oom_kills()
+    return process is not None and process.oom_kills is not None and now is not None and now > process.oom_kills
 
 
 def alive(process: ProcessId | None) -> bool:

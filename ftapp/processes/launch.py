@@ -16,6 +16,9 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "TRL_EXPERIMENTAL_SILENCE": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "WANDB_ERROR_REPORTING": "false",
+    "WANDB_DISABLE_CODE": "true",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
     "PYTHONIOENCODING": "utf-8",
@@ -38,10 +41,13 @@ def worker_env(token: str | None) -> Mapping[str, str]:
     return env
 
 
-def launch(job: Job, verb: Verb, token: str | None) -> None:
-    """Start the job's worker; raises JobError or StorageError if the machine refuses."""
+def launch(job: Job, verb: Verb, token: str | None, processes: int = 1) -> None:
+    """Start the job's worker, or several that train together; raises JobError, StorageError if the machine refuses."""
+    argv = worker_argv(verb, str(job.folder))
+    if processes > 1:
+        argv = [sys.executable, "-m", "ftapp.processes.ranks", str(processes), verb, str(job.folder)]
     try:
-        process = start_detached(worker_argv(verb, str(job.folder)), worker_env(token), job.output)
+        process = start_detached(argv, worker_env(token), job.output)
     except OSError as error:
         raise JobError(f"The worker could not be started: {error.strerror}.", "Free memory or disk space.") from error
     try:

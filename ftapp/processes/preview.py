@@ -1,10 +1,11 @@
-"""The web's end of the preview pipe: one worker that holds a tokenizer and measures one dataset with it."""
+"""The web's end of the preview pipe: a worker measures one dataset with a tokenizer, or looks at models."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from ftapp.contract.config import ModelConfig
-from ftapp.contract.preview import Lengths, Measure, Page, Reply, Rows, replies
+from ftapp.contract.models import Examined
+from ftapp.contract.preview import Examine, Lengths, Measure, Page, Reply, Rows, replies
 from ftapp.processes.pipe import Pipe
 
 
@@ -22,3 +23,16 @@ class PreviewProcess(Pipe[Reply]):
     def page(self, request: Page) -> Iterator[Reply]:
         """Loading until the tokenizer is there, then Rows."""
         return self.ask(request, (Rows,))
+
+
+class Examiner(Pipe[Reply]):
+    """Any model as the library sees it."""
+
+    def __init__(self, log: Path, token: str | None) -> None:
+        super().__init__("preview", [], log, token, replies)
+
+    def examine(self, model: ModelConfig) -> Examined:
+        """What can be said of it before it is trained; raises ModelError."""
+        *_, reply = self.ask(Examine(model=model), (Examined,))
+        assert isinstance(reply, Examined)
+        return reply

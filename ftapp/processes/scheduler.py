@@ -1,59 +1,96 @@
 """One accelerator, one tenant: which training runs next, over the runs of every user."""
 
-import fcntl
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from ftapp.contract.errors import FtappError
-from ftapp.processes.child import alive
+from ftapp.contract.errors import FtappError, JobError
+from ftapp.processes.gpus import devices, processes_for
 from ftapp.processes.launch import launch
-from ftapp.store.jobs import Job, JobStore
+from ftapp.processes.runs import Runs
+from ftapp.store.files import alone
+from ftapp.store.jobs import Job, Status
+from ftapp.store.queue import QueueOrder
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A run in the queue."""
+
+    user: str
+    job: Job
+    since: int
+
+    @property
+    def ticket(self) -> str:
+        """Its name in the queue's order; another one each time that it is queued."""
+        return f"{self.user}/{self.job.name}@{self.since}"
+
+
 class Scheduler:
-    """Starts queued runs, oldest first, whenever no other run is at work; any number of processes may do so."""
+    """Starts queued runs in turn, whenever no other run is at work; any number of processes may do so."""
 
-    def __init__(self, home: Path, token: str | None) -> None:
+    def __init__(self, home: Path, token: str | None, devices: int | None = None) -> None:
         self._home = home
+        self._devices = devices
         self._token = token
-        self._stores: dict[Path, JobStore] = {}
+        self._runs: dict[Path, Runs] = {}
+        self._order = QueueOrder(home)
 
-    def jobs(self) -> list[Job]:
-        """Every user's runs."""
-        for folder in self._home.glob("*/runs"):
-            self._stores.setdefault(folder, JobStore(folder))
-        return [job for store in self._stores.values() for job in store.all()]
+    def runs(self, folder: Path) -> Runs:
+        """The runs of one user, in that folder."""
+        return self._runs.setdefault(folder, Runs(folder))
+
+    def _active(self) -> list[tuple[str, Job, Status]]:
+        folders = self._home.glob("*/runs")
+        return [(folder.parent.name, *one) for folder in folders for one in self.runs(folder).active()]
 
     def running(self) -> list[Job]:
         """The runs that a live process works on."""
-        return [job for job in self.jobs() if job.status(alive(job.process())) in ("starting", "running", "stopping")]
+        return [job for _, job, status in self._active() if status != "queued"]
 
-    def queue(self) -> list[Job]:
-        """The runs that wait, oldest first."""
-        waiting = [job for job in self.jobs() if job.process() is None and job.status(False) == "queued"]
-        return sorted(waiting, key=lambda job: (job.created, job.name))
+    def queue(self) -> list[Waiting]:
+        """The runs that wait, the next one first: oldest first where nobody changed the order."""
+        return self._in_order(self._active())
+
+    def _in_order(self, active: list[tuple[str, Job, Status]]) -> list[Waiting]:
+        waiting = [Waiting(user, job, job.waiting_since) for user, job, status in active if status == "queued"]
+        places = self._order.read() if waiting else {}
+        return sorted(waiting, key=lambda one: (places.get(one.ticket, len(places)), one.since, one.job.name))
+
+    def move(self, user: str, name: str, places: int) -> None:
+        """Move a user's run so many places down, or up if negative, among that user's; raises JobError."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        with alone(self._home / ".queue.lock"):
+            queue = self.queue()
+            slots = [slot for slot, waiting in enumerate(queue) if waiting.user == user]
+            own = [queue[slot] for slot in slots]
+            at = next((at for at, waiting in enumerate(own) if waiting.job.name == name), None)
+            if at is None:
+                raise JobError(f"{name} does not wait in the queue.", "It has begun, or was taken out.")
+            own.insert(max(0, at + places), own.pop(at))
+            for slot, waiting in zip(slots, own, strict=True):
+                queue[slot] = waiting
+            self._order.write([waiting.ticket for waiting in queue])
 
     def tick(self) -> None:
         """Start the next run if the accelerator is free."""
-        with self._alone() as mine:
-            if mine and (queue := self.queue()) and not self.running():
-                launch(queue[0], "train", self._token)
-
-    @contextmanager
-    def _alone(self) -> Iterator[bool]:
         self._home.mkdir(parents=True, exist_ok=True)
-        with (self._home / ".scheduler.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
+        with alone(self._home / ".scheduler.lock", wait=False) as mine:
+            if not mine:
                 return
-            yield True
+            active = self._active()
+            if all(status == "queued" for _, _, status in active) and (queue := self._in_order(active)):
+                self.start(queue[0].job)
+
+    def start(self, job: Job) -> None:
+        """Start a run's training now, in as many processes as there are devices to share the batch."""
+        found = devices()
+        available = min(self._devices or found, found) if found else self._devices or 1
+        launch(job, "train", self._token, processes_for(job.run_config().batch, available))
 
     def keep_ticking(self, stopped: threading.Event, seconds: float = 0.5) -> None:
         """Tick until `stopped` is set; meant for a thread."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ftapp.contract.errors import DatasetError
 from ftapp.contract.formats import Format
@@ -111,8 +111,17 @@ def stretches(task: Task) -> Iterator[Task]:
             yield replace(task, source=part, signatures=signatures)
             if signatures:
                 file.seek(start)
-                signatures = max(0, signatures - file.read(end - start).count(b"\n"))
+                signatures = max(0, signatures - _count_lines(file, end - start))
             start = end
+
+
+def _count_lines(file: BinaryIO, size: int) -> int:
+    """In the next bytes, a block at a time: one line may be all of them."""
+    count = 0
+    while size and (block := file.read(min(size, 1 << 20))):
+        count += block.count(b"\n")
+        size -= len(block)
+    return count
 
 
 def _leave_out(request: CheckRequest, tally: Tally, folder: Path | None) -> None:

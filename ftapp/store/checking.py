@@ -1,5 +1,6 @@
 """Rows → batches of canonical lines with what is worth knowing about each; a stretch of a file may be done alone."""
 
+import json
 import unicodedata
 from array import array
 from collections import Counter
@@ -12,7 +13,7 @@ import xxhash
 from ftapp.contract.examples import ProblemKind, RowProblem
 from ftapp.contract.formats import Format, Mapping, recognise, to_canonical, written
 from ftapp.contract.report import Edit, Problem
-from ftapp.contract.turns import Turn, check_turns, repair
+from ftapp.contract.turns import Turn, check_turns, is_whole, repair
 from ftapp.store.readers import EXCERPT, Row, Source, read_source
 
 BATCH_BYTES = 4 * 2**20
@@ -106,13 +107,19 @@ def key(text: str) -> int:
 def batches(task: Task) -> Iterator[Batch]:
     """Read and check; raises DatasetError if the file is unusable as a whole."""
     batch, signed = Batch(), 0
+    plain = not task.repairs and task.only is None and task.mapping is None
     shingles: list[list[str]] = []
     for row in read_source(task.source):
         batch.rows += 1
         batch.last_line = row.line
         try:
-            canonical = _canonical(row, task, batch)
-            check_turns(canonical)
+            if plain and row.value and _is_plain(row.value):
+                batch.formats["messages"] += 1
+                batch.columns["messages"] = None
+                canonical = row.value
+            else:
+                canonical = _canonical(row, task, batch)
+                check_turns(canonical)
             _measure(canonical, row, task, batch, shingles if signed + len(shingles) < task.signatures else None)
         except RowProblem as problem:
             _note(batch, row, problem)
@@ -135,9 +142,6 @@ def _canonical(row: Row, task: Task, batch: Batch) -> dict[str, Any]:
         raise RowProblem(row.problem, row.kind)
     if len(batch.columns) < COLUMNS_KEPT:
         batch.columns.update(dict.fromkeys(map(str, value)))
-    if len(value) == 1 and not task.repairs and task.only is None and task.mapping is None and _is_plain(value):
-        batch.formats["messages"] += 1
-        return value
     if task.mapping is not None:
         batch.formats["mapped"] += 1
         canonical = to_canonical(value, "mapped", task.mapping)
@@ -155,27 +159,27 @@ def _canonical(row: Row, task: Task, batch: Batch) -> dict[str, Any]:
 
 
 def _is_plain(value: dict[str, Any]) -> bool:
-    """Whether the row is one question and one answer in canonical form already, as most are: this is for speed."""
+    """Whether the row is one question and one answer, canonical and right already, as most are: this is for speed."""
     turns = value.get("messages")
-    if type(turns) is not list or len(turns) != 2:
+    if type(turns) is not list or len(turns) != 2 or len(value) != 1:
         return False
     first, second = turns
-    return (
-        type(first) is dict is type(second)
-        and len(first) == 2 == len(second)
-        and first.get("role") == "user"
-        and second.get("role") == "assistant"
-        and type(first.get("content")) is str is type(second.get("content"))
-    )
+    if not (type(first) is dict is type(second) and len(first) == 2 == len(second)):
+        return False
+    if first.get("role") != "user" or second.get("role") != "assistant":
+        return False
+    asked, said = first.get("content"), second.get("content")
+    if not (type(asked) is str is type(said)) or not asked or not said or asked.isspace() or said.isspace():
+        return False
+    return (asked.isascii() and said.isascii()) or (is_whole(asked) and is_whole(said))
 
 
 def _note(batch: Batch, row: Row, problem: RowProblem) -> None:
     batch.problem_kinds[problem.kind] += 1
     excerpt = row.excerpt
     if not excerpt and row.value is not None:
-        excerpt = str(
-            {str(k)[:40]: v if isinstance(v, (int, float)) else _short(v) for k, v in list(row.value.items())[:8]}
-        )
+        cells = {str(k)[:40]: v if isinstance(v, (int, float)) else _short(v) for k, v in list(row.value.items())[:8]}
+        excerpt = json.dumps(cells, ensure_ascii=False)
     batch.problems.append(
         Problem(
             row=row.number,
@@ -217,10 +221,9 @@ def _measure(canonical: dict[str, Any], row: Row, task: Task, batch: Batch, shin
             answer += str(found[-1]["tool_calls"])
     line = written(canonical)
     batch.lines += line
-    batch.lines += b"\n"
     batch.numbers.append(row.number)
     batch.places.append(min(row.line, 2**31 - 1))
-    batch.sizes.append(len(line) + 1)
+    batch.sizes.append(len(line))
     batch.lengths.append(len(answer))
     batch.flags.append(flags)
     batch.groups.append(hashed := key(group))

@@ -17,7 +17,7 @@ from ftapp.contract.errors import DatasetError, MappingNeeded, StorageError
 from ftapp.contract.examples import ADVICE, Example
 from ftapp.contract.report import CheckRequest, DatasetInfo, Edit, HubSource, Overlap, Reading, Report, SourceFile
 from ftapp.store.building import Progress, build
-from ftapp.store.exports import Kind, export
+from ftapp.store.exports import Kind, export, export_examples
 from ftapp.store.files import alone, write_whole
 from ftapp.store.readers import UNPACKED_LIMIT, suffix_of
 from ftapp.store.splits import held_out
@@ -60,41 +60,47 @@ class DatasetStore:
         reading: Reading = Reading(),  # noqa: B008 - frozen
         edits: Sequence[Edit] = (),
         source: HubSource | None = None,
+        place: Callable[[Path, Path], Any] = shutil.copyfile,
     ) -> DatasetInfo:
         """Store files as one dataset, with its canonical rows, whole or not at all; the same content is stored once.
+
+        `place` brings each file to its own place.
 
         Raises DatasetError when no row is usable (EncodingNeeded, MappingNeeded where a person can say more),
         StorageError when the disk is full.
         """
-        files = [(path, _clean_filename(name)) for path, name in files]
-        names = [name for _, name in files]
-        for name in names:
-            suffix_of(name)
-        shown = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        files = _named(files)
         try:
             digest = _sha256(files)
-            id = id or f"{_slug(names[0])}-{digest[:8]}"
+            id = id or f"{_slug(files[0][1])}-{digest[:8]}"
             if (found := self._same(id, digest, reading, edits)) is not None:
                 return found
             self.folder.mkdir(parents=True, exist_ok=True)
             with alone(self.folder / f".{id}.lock"):
                 if (found := self._same(id, digest, reading, edits)) is not None:
                     return found  # somebody else was adding it
-                asked = DatasetInfo(
-                    id=id,
-                    filename=shown,
-                    sha256=digest,
-                    bytes=sum(path.stat().st_size for path, _ in files),
-                    added=datetime.now(UTC),
-                    files=names if len(names) > 1 else [],
-                    reading=reading,
-                    edits=list(dict.fromkeys(edits)),
-                    source=source,
-                    report=Report(format="unknown", rows=0, valid=0),
-                )
-                return self._write(asked, files, progress)
+                return self._write(_asked(id, files, digest, reading, edits, source), files, progress, place)
         except OSError as error:
-            raise StorageError(f"Cannot store {shown}: {error.strerror}.", "Free some disk space.") from error
+            raise StorageError(f"Cannot store {_shown(files)}: {error.strerror}.", "Free some disk space.") from error
+
+    def look(
+        self,
+        files: Files,
+        id: str,
+        progress: Progress = _quiet,
+        reading: Reading = Reading(),  # noqa: B008 - frozen
+        edits: Sequence[Edit] = (),
+    ) -> DatasetInfo:
+        """Check files where they are, not copied, for a store that is thrown away; all that is said of a dataset
+        can be asked, also if no row is usable. Raises DatasetError if a file is unusable as a whole, StorageError.
+        """
+        files = _named([(path.absolute(), name) for path, name in files])
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            asked = _asked(id, files, "", reading, edits)
+            return self._write(asked, files, progress, place=os.symlink, useless_too=True)
+        except OSError as error:
+            raise StorageError(f"Cannot check {_shown(files)}: {error.strerror}.", "Free some disk space.") from error
 
     def read_again(self, id: str, reading: Reading, edits: Sequence[Edit], progress: Progress = _quiet) -> DatasetInfo:
         """The same files read another way or with other fixes: the rows and the report are made anew.
@@ -105,9 +111,25 @@ class DatasetStore:
         changed = info.model_copy(update={"reading": reading, "edits": list(dict.fromkeys(edits))})
         try:
             with alone(self.folder / f".{id}.lock"):
-                return self._write(changed, self._originals(info), progress, move=os.link)
+                return self._write(changed, self.originals(id), progress, os.link)
         except OSError as error:
             raise StorageError(f"Cannot store {info.filename}: {error.strerror}.", "Free some disk space.") from error
+
+    def sweep(self) -> None:
+        """Take away what writers that died left; a dataset that one had put aside is put back."""
+        left = [*self.folder.glob(".*.old"), *self.folder.glob(".*.new")]
+        for id in {path.name[1 : -len(path.suffix)] for path in left}:
+            with alone(self.folder / f".{id}.lock", wait=False) as mine:
+                if mine:
+                    self._clear(id)
+
+    def _clear(self, id: str) -> None:
+        """Take away a dataset's draft and the one put aside for it, or put that back if there is no other."""
+        old = self.folder / f".{id}.old"
+        if old.exists() and not (self.folder / id).exists():
+            old.rename(self.folder / id)
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(self.folder / f".{id}.new", ignore_errors=True)
 
     def _same(self, id: str, digest: str, reading: Reading, edits: Sequence[Edit]) -> DatasetInfo | None:
         found = self._find(id)
@@ -117,23 +139,27 @@ class DatasetStore:
         return found if same else None
 
     def _write(
-        self, info: DatasetInfo, files: Files, progress: Progress, move: Callable[[Path, Path], Any] = shutil.copyfile
+        self,
+        info: DatasetInfo,
+        files: Files,
+        progress: Progress,
+        place: Callable[[Path, Path], Any],
+        useless_too: bool = False,
     ) -> DatasetInfo:
         draft, old = self.folder / f".{info.id}.new", self.folder / f".{info.id}.old"
-        for left in (draft, old):  # by a crash
-            shutil.rmtree(left, ignore_errors=True)
+        self._clear(info.id)  # what a crash left
         try:
             draft.mkdir()
             copies = []
             for number, (path, name) in enumerate(files, 1):
                 copy = draft / f"original{f'-{number:03}' if len(files) > 1 else ''}{_suffixes(name)}"
-                move(path, copy)
+                place(path, copy)
                 copies.append(SourceFile(path=str(copy), name=name))
             request = CheckRequest(
                 files=copies, reading=info.reading, edits=info.edits, unpacked_limit=self._unpacked_limit
             )
             report = self._build(request, draft, progress)
-            if not report.valid:
+            if not report.valid and not useless_too:
                 raise _nothing_usable(info, report)
             info = info.model_copy(update={"report": report})
             write_whole(draft / "report.json", info.model_dump_json().encode())
@@ -142,12 +168,13 @@ class DatasetStore:
             draft.rename(self.folder / info.id)
             return info
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+            self._clear(info.id)
 
-    def _originals(self, info: DatasetInfo) -> Files:
+    def originals(self, id: str) -> Files:
+        """The files as they came."""
+        info = self.get(id)
         names = info.files or [info.filename]
-        paths = sorted((self.folder / info.id).glob("original*"))
+        paths = sorted((self.folder / id).glob("original*"))
         return list(zip(paths, names, strict=True))
 
     def all(self) -> list[DatasetInfo]:
@@ -242,6 +269,14 @@ class DatasetStore:
         self.get(id)
         return export(self.folder / id / "rows.jsonl", target, kind)
 
+    def export_sides(self, data: DataConfig, seed: int, folder: Path) -> list[Path]:
+        """Write both sides of a split as OpenAI chat JSONL, without a file for an empty side; raises StorageError."""
+        training, measuring, overlap = self.sides(data, seed)
+        written = [export_examples(training, folder / "train.jsonl")]
+        held_out = folder / "held_out.jsonl"
+        held_out.unlink(missing_ok=True)
+        return [*written, export_examples(measuring, held_out)] if overlap.eval_rows else written
+
     def problems_csv(self, id: str) -> Path | None:
         """Every row that cannot be used, as CSV; None if there is none."""
         path = self.folder / self.get(id).id / "problems.csv"
@@ -256,6 +291,36 @@ class DatasetStore:
 def _example(line: bytes, place: Any) -> Example:
     example = Example.model_validate_json(line)
     return example.model_copy(update={"line": int(place)})
+
+
+def _named(files: Files) -> Files:
+    """The files under names that are safe to show; raises DatasetError for kinds that cannot be read."""
+    named = [(path, _clean_filename(name)) for path, name in files]
+    for _, name in named:
+        suffix_of(name)
+    return named
+
+
+def _shown(files: Files) -> str:
+    return files[0][1] if len(files) == 1 else f"{files[0][1]} and {len(files) - 1} more"
+
+
+def _asked(
+    id: str, files: Files, digest: str, reading: Reading, edits: Sequence[Edit], source: HubSource | None = None
+) -> DatasetInfo:
+    """What is known before the check."""
+    return DatasetInfo(
+        id=id,
+        filename=_shown(files),
+        sha256=digest,
+        bytes=sum(path.stat().st_size for path, _ in files),
+        added=datetime.now(UTC),
+        files=[name for _, name in files] if len(files) > 1 else [],
+        reading=reading,
+        edits=list(dict.fromkeys(edits)),
+        source=source,
+        report=Report(format="unknown", rows=0, valid=0),
+    )
 
 
 def _nothing_usable(info: DatasetInfo, report: Report) -> DatasetError:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,6 +11,9 @@ from ftapp.contract.errors import StorageError
 from ftapp.contract.events import Event, parse_event
 
 CHUNK = 8 * 2**20
+METRICS = b'"type":"metrics"'
+HEAD = 80
+"""Bytes of a line within which its type is said, after its time."""
 
 
 class EventLog:
@@ -57,6 +61,36 @@ def tail(path: Path, offset: int) -> tuple[list[Event], int]:
         except ValidationError:
             continue
     return events, offset + end
+
+
+def outline(path: Path) -> Iterator[Event]:
+    """The events of a whole log, of each stretch of metrics only the first and the last: most lines are not parsed."""
+    waiting: bytes | None = None
+    """The last line of a stretch of metrics, as long as no other event came."""
+    stretch = False
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                metrics = line.find(METRICS, 0, HEAD) >= 0
+                if metrics and stretch:
+                    waiting = line
+                    continue
+                yield from _parsed(waiting)
+                yield from _parsed(line)
+                waiting, stretch = None, metrics
+    except FileNotFoundError:
+        return
+    yield from _parsed(waiting)
+
+
+def _parsed(line: bytes | None) -> Iterator[Event]:
+    if line:
+        try:
+            yield parse_event(line)
+        except ValidationError:
+            pass
 
 
 def tail_text(path: Path, size: int = 16_384) -> str:

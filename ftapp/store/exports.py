@@ -1,13 +1,15 @@
 """Canonical rows → files that other tools read: OpenAI's chat JSONL, and Parquet; streamed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
 from ftapp.contract.errors import StorageError
+from ftapp.contract.examples import Example
 
 Kind = Literal["jsonl", "parquet"]
 BATCH_ROWS = 1000
@@ -15,21 +17,35 @@ BATCH_ROWS = 1000
 
 def export(rows: Path, target: Path, kind: Kind) -> Path:
     """Write the rows of a rows.jsonl to `target`, whole or not at all; raises StorageError."""
+    if kind == "jsonl":
+        return _written(target, lambda draft: _write_jsonl(_rows(rows), draft))
+    return _written(target, lambda draft: _write_parquet(rows, draft))
+
+
+def export_examples(examples: Iterable[Example], target: Path) -> Path:
+    """Write canonical rows as OpenAI chat JSONL, whole or not at all; raises StorageError."""
+    rows = (example.model_dump(exclude_none=True, exclude_defaults=True, exclude={"line"}) for example in examples)
+    return _written(target, lambda draft: _write_jsonl(rows, draft))
+
+
+def _written(target: Path, write: Callable[[Path], None]) -> Path:
     draft = target.with_name(f".{target.name}.{os.getpid()}.new")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if kind == "jsonl":
-            with draft.open("wb") as file:
-                for row in _rows(rows):
-                    file.write(orjson.dumps(_openai(row)) + b"\n")
-        else:
-            _write_parquet(rows, draft)
+        write(draft)
         draft.replace(target)
         return target
     except OSError as error:
-        raise StorageError(f"Cannot write {target.name}: {error.strerror}.", "Free some disk space.") from error
+        raise StorageError(f"Cannot write {target}: {error.strerror}.", "Check the folder and its space.") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def _write_jsonl(rows: Iterable[dict[str, Any]], draft: Path) -> None:
+    with draft.open("wb") as file:
+        for row in rows:
+            file.write(orjson.dumps(_openai(row)) + b"\n")
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

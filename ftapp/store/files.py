@@ -1,7 +1,9 @@
-"""Writing files whole or not at all, and one writer at a time."""
+"""Writing files whole or not at all, one writer at a time, and folders that do not outlive their work."""
 
 import fcntl
 import os
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +26,45 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Wait until no other thread or process holds the lock file, then hold it; raises OSError."""
+def alone(lock: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock file, which no other thread or process then does; without waiting, say whether it is held.
+
+    A process that dies lets go of it. Raises OSError.
+    """
     with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+@contextmanager
+def workplace(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder, taken away in the end; `abandoned` finds those of processes that died. Raises OSError."""
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = parent / f"{prefix}{secrets.token_hex(6)}"
+    lock = lock_of(folder)
+    with alone(lock):  # before the folder is there, so that it is nobody's at no time
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def lock_of(folder: Path) -> Path:
+    """The file that whoever made a workplace holds."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def abandoned(parent: Path, prefix: str) -> Iterator[Path]:
+    """The workplaces of processes that died: each is the caller's until it asks for the next, then it is taken away."""
+    for folder in sorted(path for path in parent.glob(f"{prefix}*") if path.is_dir()):
+        with alone(lock_of(folder), wait=False) as mine:
+            if mine:
+                yield folder
+                shutil.rmtree(folder, ignore_errors=True)
+                lock_of(folder).unlink(missing_ok=True)

@@ -14,6 +14,8 @@ BANDS = 16
 """Of four values each: finds 99.9 % of pairs at a similarity of 0.8 (1 - (1 - s^4)^16)."""
 REPEATED_SHARE, REPEATED_LEAST = 0.05, 5
 """One answer on so many rows, and on so large a share of them, is worth a look."""
+ONE = {"repeat": "repeats", "are": "is", "share": "shares", "have": "has", "end": "ends"}
+"""What one row does."""
 LONG_FACTOR, LONG_LEAST = 10, 2000
 """A row of so many times the median, and so many bytes, is unusually long."""
 
@@ -73,7 +75,7 @@ def findings(tally: Tally) -> list[Finding]:
         _finding(tally, "near_duplicates", near, f"are almost an earlier row{some}", "drop_near_duplicates", looked_at),
         _finding(tally, "conflicts", conflict, "share their prompt with a row that is answered otherwise"),
         _finding(tally, "short_answers", flags & SHORT > 0, "have an answer of fewer than three words", "drop_short"),
-        _finding(tally, "repeated_answer", repeated, "have one of the answers that many rows share"),
+        _finding(tally, "repeated_answer", repeated, "have an answer that many other rows have too"),
         _finding(tally, "same_role", flags & SAME_ROLE > 0, "have two turns of one role in a row", "merge_turns"),
         _finding(
             tally, "system_turns", flags & SYSTEM > 0, "have a system text, which some models refuse", "fold_system"
@@ -111,7 +113,10 @@ def _finding(
 
 
 def _told(count: int, words: str) -> str:
-    return f"{count:,} row{'s' if count != 1 else ''} {words}."
+    if count != 1:
+        return f"{count:,} rows {words}."
+    verb, rest = words.split(" ", 1)
+    return f"1 row {ONE[verb]} {rest}."
 
 
 def _conflicts(tally: Tally, exact: Any) -> Any:
@@ -160,11 +165,12 @@ def advice(valid: int, figures: Figures) -> list[Advice]:
     """Where fine-tuning may be the wrong tool, by this dataset's own figures."""
     found = []
     if 0 < valid < FEW_ROWS:
+        few = "One usable row teaches" if valid == 1 else f"{valid} usable rows teach"
         found.append(
             Advice(
                 kind="few_rows",
-                message=f"{valid} usable row{'s' if valid != 1 else ''} teach little: from about {FEW_ROWS} good ones "
-                "on, fine-tuning shows. Try a prompt with a few of these rows as examples first; then retrieval, "
+                message=f"{few} little: from about {FEW_ROWS} good ones on, "
+                "fine-tuning shows. Try a prompt with a few of these rows as examples first; then retrieval, "
                 "if answers need knowledge; then fine-tuning.",
                 figures={"usable rows": valid, "about enough": FEW_ROWS},
             )

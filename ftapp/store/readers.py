@@ -209,9 +209,12 @@ def _json_array(source: Source, file: Opened, encoding: str) -> Iterator[Row]:
     while True:
         text.skip()
         line = text.line + text.buffer.count("\n", 0, text.at)
-        value, excerpt = _element(text, decoder)
+        value, excerpt, whole = _element(text, decoder)
         number += 1
-        if isinstance(value, dict):
+        if not whole:
+            told = "the row contains half of a surrogate pair, which is no character"
+            yield Row(number, line, None, told, "not_text", excerpt)
+        elif isinstance(value, dict):
             yield Row(number, line, value)
         else:
             yield Row(number, line, None, _no_object(value), "not_object", excerpt)
@@ -229,7 +232,8 @@ def _json_array(source: Source, file: Opened, encoding: str) -> Iterator[Row]:
                 raise text.wrong(f"{other!r} where a comma or ] belongs")
 
 
-def _element(text: _Text, decoder: json.JSONDecoder) -> tuple[Any, str]:
+def _element(text: _Text, decoder: json.JSONDecoder) -> tuple[Any, str, bool]:
+    """The next element, how it begins, and whether its characters are whole: JSON may name halves of them."""
     size = BLOCK
     while True:
         try:
@@ -237,8 +241,9 @@ def _element(text: _Text, decoder: json.JSONDecoder) -> tuple[Any, str]:
             # a number may go on beyond the window
             if end < len(text.buffer) or text.ended:
                 excerpt = text.buffer[text.at : min(end, text.at + EXCERPT)]
+                named = text.buffer.find("\\u", text.at, end) >= 0
                 text.at = end
-                return value, excerpt
+                return value, excerpt, not named or _is_whole(value)
         except json.JSONDecodeError as error:
             if text.ended:
                 raise text.wrong(error.msg[:1].lower() + error.msg[1:]) from None
@@ -249,3 +254,11 @@ def _element(text: _Text, decoder: json.JSONDecoder) -> tuple[Any, str]:
             raise text.wrong(f"an element is longer than {LINE_LIMIT // 2**20} MiB, or a bracket or quote is missing")
         text.more(size)
         size *= 2
+
+
+def _is_whole(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True

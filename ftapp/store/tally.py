@@ -17,6 +17,7 @@ PROBLEMS_KEPT = 1000
 COLUMNS_KEPT = 200
 NEAR_LIMIT = 50_000
 """Rows that are compared for near-duplicates: the first ones of larger data."""
+PROBLEM_COLUMNS = ("file", "row", "line", "kind", "problem", "what to do", "excerpt")
 KEYS = ("numbers", "places", "sizes", "lengths", "flags", "prompts", "answers", "groups")
 DTYPES = {"i": "<i4", "B": "u1", "Q": "<u8", "I": "<u4"}
 
@@ -128,7 +129,7 @@ class Tally:
         if self._problem_file is None:
             self._problem_file = self._problem_path.open("w", encoding="utf-8", newline="")
             self._writer = csv.writer(self._problem_file)
-            self._writer.writerow(["file", "row", "line", "kind", "problem", "what to do", "excerpt"])
+            self._writer.writerow(PROBLEM_COLUMNS)
         cells = [problem.file, problem.row, problem.line or "", problem.kind, problem.message, problem.advice]
         self._writer.writerow([safe_cell(cell) for cell in [*cells, problem.excerpt]])
 

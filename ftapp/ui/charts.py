@@ -1,13 +1,21 @@
 """Events → curves; plotly is imported when the first curve is drawn. The Train tab alone calls it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ftapp.contract.events import Evaluation, Metrics
 
 MOST_POINTS = 1000
-TRAIN_COLOUR, EVAL_COLOUR, RATE_COLOUR = "#6366f1", "#f59e0b", "#14b8a6"
+TRAIN_COLOUR, EVAL_COLOUR, OTHER_COLOUR = "#6366f1", "#f59e0b", "#14b8a6"
+COLOURS = ("#6366f1", "#f59e0b", "#14b8a6", "#ec4899", "#84cc16", "#0ea5e9", "#a855f7", "#ef4444")
+BELOW = {
+    "learning_rate": ("learning rate", ".2~e"),
+    "grad_norm": ("gradient norm", ".3~g"),
+    "tokens_per_second": ("tokens / s", ".3~s"),
+    "memory": ("accelerator memory, bytes", ".3~s"),
+}
+"""What may stand under the losses: a field of Metrics, its title, and how its values are written."""
 
 Point = tuple[float, float | None]
 """x, y; y is None where there is a gap."""
@@ -40,27 +48,70 @@ def points(xs: Sequence[float], ys: Sequence[float | None]) -> list[Point]:
     return [(x, y if y is not None and math.isfinite(y) else None) for x, y in zip(xs, ys, strict=True)]
 
 
-def curves(metrics: Sequence[Metrics], evaluations: Sequence[Evaluation], logarithmic: bool = False) -> Any:
-    """The losses and, under them, the learning rate over the steps: a plotly figure, or None without a point."""
+def smoothed(drawn: Sequence[Point], weight: float) -> list[Point]:
+    """An exponential moving average without the bias of its start; `weight` 0 changes nothing, gaps stay gaps.
+
+    Source: the correction of arXiv:1412.6980, section 3.
+    """
+    if weight <= 0:
+        return list(drawn)
+    mean, known, found = 0.0, 0.0, []
+    for x, y in drawn:
+        if y is not None:
+            mean, known = weight * mean + (1 - weight) * y, weight * known + (1 - weight)
+        found.append((x, mean / known if y is not None else None))
+    return found
+
+
+def curves(
+    metrics: Sequence[Metrics],
+    evaluations: Sequence[Evaluation],
+    logarithmic: bool = False,
+    smoothing: float = 0.0,
+    below: str = "learning_rate",
+) -> Any:
+    """The losses and, under them, one of BELOW over the steps: a plotly figure, or None without a point."""
     metrics, evaluations = list(metrics), list(evaluations)  # they may grow while we draw
     if not metrics and not evaluations:
         return None
     import plotly.graph_objects as go
 
+    title, form = BELOW[below]
     steps = [m.step for m in metrics]
     total = metrics[-1].total_steps if metrics else 0
-    losses = downsample(points(steps, [m.loss for m in metrics]))
+    raw = points(steps, [m.loss for m in metrics])
     held_out = downsample(points([e.step for e in evaluations], [e.loss for e in evaluations]))
-    rates = downsample(points(steps, [m.learning_rate for m in metrics]))
-    figure = go.Figure(layout=_layout())
+    others = downsample(points(steps, [getattr(m, below) for m in metrics]))
+    figure = go.Figure(layout=_layout(title, form))
     if logarithmic:
         figure.update_layout(yaxis={"type": "log", "dtick": 1, "tickformat": "~g"})
     figure.update_xaxes(range=[0, max(total, *steps, *[e.step for e in evaluations], 1)])
-    figure.add_trace(_trace(go, losses, "training loss", TRAIN_COLOUR, "%{y:.4g}"))
+    figure.add_trace(_trace(go, downsample(smoothed(raw, smoothing)), "training loss", TRAIN_COLOUR, "%{y:.4g}"))
+    if smoothing > 0:
+        faint = _trace(go, downsample(raw), "not smoothed", TRAIN_COLOUR, "%{y:.4g}")
+        figure.add_trace(faint.update(opacity=0.25, showlegend=False))
     if held_out:
         dots = _trace(go, held_out, "held-out loss", EVAL_COLOUR, "%{y:.4g}")
         figure.add_trace(dots.update(mode="lines+markers", marker={"size": 7, "color": EVAL_COLOUR}))
-    figure.add_trace(_trace(go, rates, "learning rate", RATE_COLOUR, "%{y:.3g}").update(yaxis="y2", showlegend=False))
+    figure.add_trace(_trace(go, others, title, OTHER_COLOUR, f"%{{y:{form}}}").update(yaxis="y2", showlegend=False))
+    return figure
+
+
+def comparison(named: Mapping[str, tuple[Sequence[Point], Sequence[Point]]], logarithmic: bool = False) -> Any:
+    """Several runs' training losses as thin lines and held-out losses as dots, by the runs' names; a plotly figure."""
+    import plotly.graph_objects as go
+
+    layout = _layout("", ".0e")
+    layout.pop("yaxis2"), layout.pop("annotations")
+    figure = go.Figure(layout=layout | {"xaxis": layout["xaxis"] | {"anchor": "y"}})
+    figure.update_layout(yaxis={"domain": [0.0, 1.0], **({"type": "log", "tickformat": "~g"} if logarithmic else {})})
+    for number, (name, (losses, held_out)) in enumerate(named.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        drawn = points([x for x, _ in losses], [y for _, y in losses])
+        figure.add_trace(_trace(go, downsample(drawn), name, colour, "%{y:.4g}").update(opacity=0.5))
+        if held_out:
+            dots = _trace(go, held_out, f"{name}, held-out", colour, "%{y:.4g}")
+            figure.add_trace(dots.update(mode="lines+markers", marker={"size": 7, "color": colour}))
     return figure
 
 
@@ -77,7 +128,7 @@ def _trace(go: Any, drawn: Sequence[Point], name: str, colour: str, hover: str) 
     )
 
 
-def _layout() -> dict[str, Any]:
+def _layout(below: str, form: str) -> dict[str, Any]:
     """No background and the page's own text colour (set in style.css), so that light and dark are both readable."""
     quiet = {"gridcolor": "rgba(128,128,128,0.2)", "zeroline": False, "linecolor": "rgba(128,128,128,0.4)"}
     return {
@@ -87,13 +138,14 @@ def _layout() -> dict[str, Any]:
         "height": 400,
         "margin": {"l": 56, "r": 16, "t": 36, "b": 44},
         "hovermode": "x unified",
+        "uirevision": "kept",  # an update leaves the zoom as it is
         "legend": {"orientation": "h", "x": 0, "y": 1.12},
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#808694"},
         "xaxis": {**quiet, "title": {"text": "step"}, "anchor": "y2", "tickformat": ",d"},
         "yaxis": {**quiet, "title": {"text": "loss"}, "domain": [0.38, 1.0]},
-        "yaxis2": {**quiet, "domain": [0.0, 0.2], "tickformat": ".0e", "nticks": 3, "rangemode": "tozero"},
+        "yaxis2": {**quiet, "domain": [0.0, 0.2], "tickformat": form, "nticks": 3, "rangemode": "tozero"},
         "annotations": [
-            {"text": "learning rate", "x": 0, "y": 0.22, "xref": "paper", "yref": "paper", "showarrow": False}
+            {"text": below, "x": 0, "y": 0.22, "xref": "paper", "yref": "paper", "showarrow": False}
             | {"xanchor": "left", "yanchor": "bottom"}
         ],
     }

@@ -7,16 +7,22 @@ from typing import Any
 import gradio as gr
 
 from ftapp.contract.config import RunConfig
-from ftapp.contract.errors import ConfigError, FtappError
+from ftapp.contract.errors import ConfigError
+from ftapp.contract.presets import PRESETS, values_of
 from ftapp.studio import Studio
-from ftapp.ui import edge, form, markup
+from ftapp.ui import code_view, edge, fields, form, model_picker, outlook
+from ftapp.ui.code_view import CodeView
+from ftapp.ui.fields import FIELDS, NAMES
+from ftapp.ui.model_picker import ModelPicker
+from ftapp.ui.outlook import Outlook
 
-FIELDS = form.fields_of(RunConfig)
-NAMES = [field.name for field in FIELDS]
 ROWS = (("model", "data"), ("method",), ("optim", "batch", "duration", "evaluation", ""))
 """Sections whose fields stand together."""
-DATASET = NAMES.index("data.dataset")
+DATASET, HELD_OUT, ADAPTER = (NAMES.index(name) for name in ("data.dataset", "data.eval_dataset", "model.adapter"))
+MODEL, REVISION = NAMES.index("model.id"), NAMES.index("model.revision")
 METHOD = NAMES.index("method.type")
+LISTS = ("data.dataset", "data.eval_dataset", "model.adapter")
+"""Fields whose values are only known while the app runs."""
 
 DEMO_WORDS = (
     "The demo trains a tiny model to answer in **a new output format** (strict JSON). It shows a change of form, "
@@ -32,16 +38,22 @@ class ConfigureTab:
     """One for each of FIELDS, in that order."""
     advanced: Any
     problems: Any
-    counted: Any
-    preset: Any
-    parameters: Any
-    machine: Any
+    picker: ModelPicker
+    outlook: Outlook
+    code: CodeView
+    presets: list[Any]
+    demo: Any
     start: Any
 
     @property
     def dataset(self) -> Any:
         """The list of datasets."""
         return self.components[DATASET]
+
+    @property
+    def held_out(self) -> Any:
+        """The list of datasets to measure on."""
+        return self.components[HELD_OUT]
 
 
 def place(studio: Studio) -> ConfigureTab:
@@ -53,59 +65,92 @@ def place(studio: Studio) -> ConfigureTab:
         with gr.Row(elem_classes="fields"):
             for field in fields:
                 value = values[field.name]
-                known: dict[str, Any] = {"choices": [value]} if field.name == "data.dataset" else {}
+                known: dict[str, Any] = {"choices": [value]} if field.name in LISTS else {}
                 made[field.name] = form.component(field, value=value, min_width=200, **known)
 
     with gr.Row(elem_classes="configure"):
         with gr.Column(scale=3, min_width=300):
+            with gr.Row(elem_classes="actions", elem_id="config-presets"):
+                presets = [
+                    gr.Button(preset.title, size="sm", elem_id=f"config-preset-{preset.name}", min_width=100)
+                    for preset in PRESETS
+                ]
+                demo = gr.Button("Demo", size="sm", elem_id="config-preset", min_width=80)
             for sections in ROWS:
                 put([field for field in FIELDS if field.level == "basic" and field.section in sections])
+                if "model" in sections:
+                    picker = model_picker.place()
             with gr.Accordion("Advanced", open=False, elem_id="config-advanced") as advanced:
                 for sections in ROWS:
                     put([field for field in FIELDS if field.level != "basic" and field.section in sections])
-        with gr.Column(scale=1, min_width=280, elem_classes="summary"):
-            parameters = gr.HTML(elem_id="config-parameters")
-            machine = gr.HTML(elem_id="config-machine")
+            code = code_view.place()
+        with gr.Column(scale=1, min_width=300, elem_classes="summary"):
             start = gr.Button("Start training", variant="primary", elem_id="config-start")
-            preset = gr.Button("Demo preset", elem_id="config-preset")
+            seen = outlook.place()
             gr.Markdown(DEMO_WORDS, elem_classes="ft-small")
     components = [made[name] for name in NAMES]
-    return ConfigureTab(components, advanced, gr.State({}), gr.State(()), preset, parameters, machine, start)
+    return ConfigureTab(components, advanced, gr.State({}), picker, seen, code, presets, demo, start)
 
 
 def wire(bound: edge.Edge, tab: ConfigureTab) -> None:
     """Bind what happens inside this tab."""
-    fields, marked = tab.components, [*tab.components, tab.problems]
-    for one in fields:
-        checked = bound.on(form.edited(one), _check, [tab.problems, *fields], marked, trigger_mode="always_last")
-        bound.on(checked.then, _count, [tab.counted, *fields], [tab.parameters, tab.counted])
-    method = tab.components[METHOD]
-    dependent = [one for one, field in zip(fields, FIELDS, strict=True) if field.only_for]
+    components, seen = tab.components, tab.outlook
+    for one in components:
+        checked = bound.on(
+            form.edited(one), _check, [tab.problems, *components], [*components, tab.problems],
+            trigger_mode="always_last",
+        )  # fmt: skip
+        _look_again(bound, checked, tab)
+    bound.on(tab.dataset.change, outlook.estimate, [seen.measured, *components], seen.estimated)
+    method = components[METHOD]
+    dependent = [one for one, field in zip(components, FIELDS, strict=True) if field.only_for]
     bound.on(method.change, _of_method, [method], dependent)
-    preset = bound.on(tab.preset.click, _demo, outputs=fields)
-    after_values_changed(bound, preset, tab)
+    code_view.wire(bound, tab.code, components)
+    changed = [*outlook.wire(bound, seen, components), bound.on(tab.demo.click, _demo, outputs=components)]
+    changed.append(model_picker.wire(bound, tab.picker, components[MODEL], components[REVISION]))
+    for button, preset in zip(tab.presets, PRESETS, strict=True):
+
+        def take(_: Studio, *values: form.Value, preset: Any = preset) -> list[Any]:
+            named = fields.named(values)
+            measured = bool(named["data.eval_dataset"]) or named["data.eval_fraction"] not in ("0", "0.0", "")
+            return fields.updates(values_of(preset, str(named["method.type"]), measured))
+
+        changed.append(bound.on(button.click, take, components, components))
+    for event in changed:
+        after_values_changed(bound, event, tab)
 
 
 def refresh(bound: edge.Edge, event: Any, tab: ConfigureTab) -> None:
-    """On this event, look at the machine and count the parameters again."""
-    bound.on(event, machine, outputs=[tab.machine])
-    bound.on(event, _count, [tab.counted, *tab.components], [tab.parameters, tab.counted])
+    """On this event, look at the machine and at the runs to go on from, and count and estimate again."""
+    seen = tab.outlook
+    bound.on(event, outlook.machine, outputs=[seen.machine])
+    bound.on(event, _adapters, outputs=[tab.components[ADAPTER]])
+    bound.on(event, outlook.count, [seen.counted, *tab.components], [seen.parameters, seen.counted])
+    bound.on(event, outlook.estimate, [seen.measured, *tab.components], seen.estimated)
 
 
 def after_values_changed(bound: edge.Edge, event: Any, tab: ConfigureTab) -> None:
-    """Check and count again once an event has put other values into the form."""
+    """Check, count and estimate again once an event has put other values into the form."""
     checked = bound.on(event.then, _check, [tab.problems, *tab.components], [*tab.components, tab.problems])
-    bound.on(checked.then, _count, [tab.counted, *tab.components], [tab.parameters, tab.counted])
+    _look_again(bound, checked, tab)
 
 
-def _values(values: Sequence[form.Value]) -> dict[str, form.Value]:
-    return dict(zip(NAMES, values, strict=True))
+def _look_again(bound: edge.Edge, event: Any, tab: ConfigureTab) -> None:
+    seen = tab.outlook
+    bound.on(event.then, outlook.count, [seen.counted, *tab.components], [seen.parameters, seen.counted])
+    bound.on(event.then, outlook.estimate, [seen.measured, *tab.components], seen.estimated)
+
+
+def _adapters(studio: Studio) -> Any:
+    """The runs whose adapter another run may go on from."""
+    names = [row.name for row in studio.history() if row.status in ("finished", "stopped") and row.method != "full"]
+    return gr.update(choices=[("none: begin with the base model", ""), *names])
 
 
 def _check(_: Studio, shown: dict[str, str], *values: form.Value) -> list[Any]:
     problems: dict[str, str] = {}
     try:
-        form.parse(RunConfig, _values(values), FIELDS)
+        form.parse(RunConfig, fields.named(values), FIELDS)
     except ConfigError as error:
         problems = error.problems
     return mark(problems, shown)
@@ -132,42 +177,3 @@ def filled(studio: Studio, config: RunConfig) -> list[Any]:
     if values["data.dataset"] not in ids:
         updates[DATASET] = gr.update(value=None)
     return updates
-
-
-def _count(studio: Studio, counted: Any, *values: form.Value) -> tuple[Any, Any]:
-    """How much is trained; asked again only when the model or the method changed."""
-    named = _values(values)
-    plain = form.values_to_plain(named, FIELDS)
-    wanted = {"model": plain.get("model"), "method": plain.get("method"), "data": {"dataset": "any"}}
-    if wanted == counted:
-        return gr.skip(), gr.skip()
-    try:
-        config = RunConfig.model_validate(wanted)
-        count = studio.parameters(config.model, config.method)
-    except ValueError:
-        return _parameters("–", "Correct the model and the method first."), wanted
-    except FtappError as error:
-        return edge.in_place(error), ()
-    share = count.trainable / count.total if count.total else 0
-    figure = f"{markup.quantity(count.trainable)} of {markup.quantity(count.total)} trained"
-    return _parameters(figure, f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"), wanted
-
-
-def _parameters(figure: str, more: str) -> str:
-    return (
-        f"<div class='ft-figure'><span class='name'>Parameters</span><strong>{markup.text(figure)}</strong>"
-        f"<span>{markup.text(more)}</span></div>"
-    )
-
-
-def machine(studio: Studio) -> str:
-    """What this machine trains on."""
-    found = studio.gpus()
-    if not found:
-        words = "No GPU: this machine's processor trains. Fine for the demo, slow for real models."
-        return f"<div class='ft-figure'><span class='name'>Machine</span><span>{words}</span></div>"
-    rows = "".join(
-        f"<strong>{markup.text(gpu.name)}</strong><span>{markup.size(gpu.free)} of {markup.size(gpu.total)} free</span>"
-        for gpu in found
-    )
-    return f"<div class='ft-figure'><span class='name'>Machine</span>{rows}</div>"

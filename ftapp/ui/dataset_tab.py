@@ -1,98 +1,111 @@
-"""The Dataset tab: upload, what was found in the file, and the rows as they will be learned."""
+"""The Dataset tab: where rows come from, what was found in them, and the rows as they will be learned."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from ftapp.contract.errors import FtappError
-from ftapp.contract.report import DatasetInfo
-from ftapp.store.readers import SUFFIXES
+from ftapp.store.exports import Kind
 from ftapp.studio import DEMO, Studio
-from ftapp.ui import confirm, edge, markup
-
-PAGE = 5
-PROBLEMS_SHOWN = 20
-FORMATS = {
-    "messages": "messages (OpenAI)",
-    "sharegpt": "ShareGPT",
-    "alpaca": "Alpaca",
-    "prompt_completion": "prompt and completion",
-    "question_answer": "question and answer",
-    "text": "plain text",
-}
+from ftapp.ui import confirm, report, rows, sources, tokens
+from ftapp.ui.confirm import Confirmation
+from ftapp.ui.edge import Edge
+from ftapp.ui.report import ProblemsView, ReportView
+from ftapp.ui.rows import RowsView
+from ftapp.ui.sources import Question, Sources
+from ftapp.ui.tokens import TokensView
 
 
 @dataclass(frozen=True)
 class DatasetTab:
-    """The components that other tabs are wired to."""
+    """The parts of the tab; other tabs are wired to `chosen`, `use` and `tokens`."""
 
     chosen: Any
     use: Any
-    leave_out: Any
-    upload: Any
-    problem: Any
     delete: Any
-    sure: confirm.Confirmation
-    report: Any
-    preview: Any
-    start: Any
-    where: Any
-    back: Any
-    forth: Any
+    sure: Confirmation
+    sources: Sources
+    question: Question
+    report: ReportView
+    problems: ProblemsView
+    rows: RowsView
+    tokens: TokensView
+    exports: dict[str, Any]
+    exported: Any
+
+
+Listeners = Sequence[tuple[Any, Callable[[Studio], Any]]]
+EXPORTS = {"jsonl": "Rows as chat JSONL", "parquet": "Rows as Parquet", "problems": "Problems as CSV"}
 
 
 def place() -> DatasetTab:
     """Put the components on the page."""
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            upload = gr.File(label="Upload a dataset", file_types=list(SUFFIXES), height=150, elem_id="dataset-upload")
-            gr.HTML(
-                "<p class='ft-small'>One row a line or record: <code>messages</code>, ShareGPT, Alpaca, "
-                "prompt/completion, question/answer or text; .jsonl, .json, .csv or .parquet.</p>"
-            )
-            problem = gr.HTML(elem_id="dataset-problem")
+            whence = sources.place()
             chosen = gr.Radio(choices=[], label="Your datasets", elem_id="dataset-list", elem_classes="tall-list")
             delete = gr.Button("Delete this dataset", size="sm", elem_id="dataset-delete")
             sure = confirm.confirmation("Delete it for good? Runs keep their results.", "Delete", "dataset-confirm")
         with gr.Column(scale=2, min_width=300):
-            report = gr.HTML(elem_id="dataset-report")
-            leave_out = gr.Button("Leave out the rows with problems", visible=False, elem_id="dataset-leave-out")
+            details = gr.Column(elem_id="dataset-details", render=False)
+            question = sources.place_question(details)
+            details.render()
+        with details:
+            found = report.place()
             use = gr.Button("Use this dataset →", variant="primary", elem_id="dataset-use")
-            preview = gr.HTML(elem_id="dataset-preview")
-            with gr.Row(elem_classes="pager"):
-                back = gr.Button("← Earlier rows", size="sm", elem_id="dataset-back", min_width=90)
-                where = gr.HTML(elem_id="dataset-where")
-                forth = gr.Button("Later rows →", size="sm", elem_id="dataset-forth", min_width=90)
-    start = gr.State(0)
-    return DatasetTab(chosen, use, leave_out, upload, problem, delete, sure, report, preview, start, where, back, forth)
+            with gr.Tabs(elem_id="dataset-views"):
+                with gr.Tab("Rows"):
+                    listed = rows.place()
+                with gr.Tab("Problems"):
+                    problems = report.place_problems()
+                with gr.Tab("Tokens"):
+                    measured = tokens.place()
+                with gr.Tab("Export"):
+                    with gr.Row(elem_classes="actions"):
+                        exports = {
+                            kind: gr.Button(words, size="sm", elem_id=f"dataset-export-{kind}", min_width=150)
+                            for kind, words in EXPORTS.items()
+                        }
+                    exported = gr.File(label="Download", visible=False, elem_id="dataset-exported")
+    return DatasetTab(chosen, use, delete, sure, whence, question, found, problems, listed, measured, exports, exported)
 
 
-def wire(bound: edge.Edge, tab: DatasetTab, listeners: list[Any]) -> None:
-    """Bind the handlers; `listeners` are the lists of datasets elsewhere on the page."""
-    page = [tab.preview, tab.start, tab.where, tab.back, tab.forth]
-    checking = {"show_progress": "full", "show_progress_on": [tab.report], "preprocess": True}
-    done = bound.on(
-        tab.upload.upload, _add, [tab.upload, tab.chosen], [tab.chosen, tab.upload, tab.problem], **checking
-    )
-    for one in listeners:
-        bound.on(done.then, choices, outputs=[one])
-    shown = [tab.report, tab.delete, tab.use, tab.leave_out, *page]
-    bound.on(tab.chosen.change, _show, [tab.chosen], shown)
-    bound.on(tab.leave_out.click, _leave_out, [tab.chosen], shown)
-    bound.on(tab.back.click, _earlier, [tab.chosen, tab.start], page)
-    bound.on(tab.forth.click, _later, [tab.chosen, tab.start], page)
+def wire(bound: Edge, tab: DatasetTab, listeners: Listeners) -> None:
+    """Bind the handlers; `listeners` are the lists of datasets elsewhere on the page, and how each is filled."""
+    shown = _shown(tab)
+    bound.on(tab.chosen.change, _show, [tab.chosen, tab.rows.search], [*shown, *tab.tokens.cleared])
+    rows.wire(bound, tab.rows, tab.chosen)
+    tokens.wire(bound, tab.tokens, tab.chosen)
+    fixed = report.wire(bound, tab.report, tab.problems, tab.chosen, tab.sources.problem, tab.sources.cancel)
+    added = sources.wire(bound, tab.sources, tab.question, tab.chosen, tab.report.figures)
+    bound.on(tab.report.again.click, sources.ask_again, [tab.chosen], tab.question.asked)
+    bound.on(tab.report.encoding.click, sources.ask_encoding, [tab.chosen], tab.question.asked)
     deleted = confirm.bind(bound, tab.delete, tab.sure, lambda studio, id: studio.delete_dataset(id), [tab.chosen])
-    for one in [tab.chosen, *listeners]:
-        bound.on(deleted.success, _after_delete, outputs=[one])
+    for ended in (*added, *fixed):  # the same one may have been read anew
+        bound.on(ended.then, _show, [tab.chosen, tab.rows.search], [*shown, *tab.tokens.cleared])
+    bound.on(deleted.success, _after_delete, outputs=[tab.chosen])
+    for one, fill in [(tab.chosen, choices), *listeners]:
+        for ended in (*added, *fixed, *([] if one is tab.chosen else [deleted])):
+            bound.on(ended.then, fill, outputs=[one])
+    for kind in EXPORTS:
+
+        def export(studio: Studio, id: str | None, kind: str = kind) -> Any:
+            return _export(studio, id, kind)
+
+        bound.on(tab.exports[kind].click, export, [tab.chosen], [tab.exported], show_progress="full")
 
 
-def refresh(bound: edge.Edge, event: Any, tab: DatasetTab, listeners: list[Any]) -> None:
+def _shown(tab: DatasetTab) -> list[Any]:
+    buttons = [tab.delete, tab.use, tab.exports["problems"], tab.exported]
+    return [*tab.report.shown, *tab.problems.shown, *tab.rows.shown, *buttons]
+
+
+def refresh(bound: Edge, event: Any, tab: DatasetTab, listeners: Listeners) -> None:
     """On this event, read the list of datasets again."""
     bound.on(event, _listed, [tab.chosen], [tab.chosen])
-    for one in listeners:
-        bound.on(event, choices, outputs=[one])
+    for one, fill in listeners:
+        bound.on(event, fill, outputs=[one])
 
 
 def _listed(studio: Studio, id: str | None) -> Any:
@@ -102,92 +115,37 @@ def _listed(studio: Studio, id: str | None) -> Any:
 
 def choices(studio: Studio, first: bool = False) -> Any:
     """The list of datasets for a Radio or Dropdown; `first` also chooses the first one."""
-    found = [(f"{info.id} · {info.report.valid:,} rows", info.id) for info in studio.datasets()]
+    found = _named(studio)
     return gr.update(choices=found, value=found[0][1]) if first else gr.update(choices=found)
+
+
+def optional_choices(studio: Studio) -> Any:
+    """The list of datasets for a Dropdown that may stay empty."""
+    return gr.update(choices=[("none: a share of the rows", ""), *_named(studio)])
+
+
+def _named(studio: Studio) -> list[tuple[str, str]]:
+    return [(f"{info.id} · {info.report.valid:,} rows", info.id) for info in studio.datasets()]
 
 
 def _after_delete(studio: Studio) -> Any:
     return choices(studio, first=True)
 
 
-def _add(studio: Studio, path: str | None, chosen: str | None, progress: gr.Progress) -> tuple[Any, Any, str]:
-    if not path:
-        return gr.skip(), gr.skip(), ""
-    file = Path(path)
-    try:
-        info = studio.add_dataset(
-            file, file.name, lambda done, total: progress((done, total), desc="Checking", unit="bytes")
-        )
-    except FtappError as error:
-        return gr.update(value=chosen), None, edge.in_place(error)
-    finally:
-        file.unlink(missing_ok=True)  # whatever lies in Gradio's cache can be read by its address
-    return gr.update(**{**choices(studio), "value": info.id}), None, ""
+def _show(studio: Studio, id: str | None, words: str) -> tuple[Any, ...]:
+    info = studio.dataset(id) if id else None
+    problems = gr.update(interactive=info is not None and info.report.problem_count > 0)
+    buttons = gr.update(interactive=id != DEMO), gr.update(interactive=info is not None), problems
+    report_shown = *report.show(info), *report.problems(info), *rows.first(studio, id, words)
+    return *report_shown, *buttons, gr.update(visible=False), *tokens.cleared()
 
 
-def _show(studio: Studio, id: str | None) -> tuple[Any, ...]:
+def _export(studio: Studio, id: str | None, kind: str) -> Any:
     if not id:
-        nothing = markup.empty("No dataset chosen.", "Upload a file, or choose the demo.")
-        return nothing, *(gr.update(interactive=False),) * 2, gr.update(visible=False), *_page(studio, None, 0)
-    info = studio.dataset(id)
-    deletable = gr.update(interactive=id != DEMO)
-    return _report(info), deletable, gr.update(interactive=True), _leave_out_button(info), *_page(studio, info, 0)
+        return gr.skip()
+    path = studio.problems_csv(id) if kind == "problems" else studio.export_dataset(id, _kind(kind))
+    return gr.update(value=str(path), visible=True) if path else gr.skip()
 
 
-def _leave_out(studio: Studio, id: str | None) -> tuple[Any, ...]:
-    if id:
-        info = studio.dataset(id)
-        studio.leave_out_problems(id) if info.unresolved else studio.undo_fix(id, "drop_problems")
-    return _show(studio, id)
-
-
-def _leave_out_button(info: DatasetInfo) -> Any:
-    count = info.report.problem_count
-    rows = f"the {count:,} row{'s' if count != 1 else ''} with problems"
-    return gr.update(visible=count > 0, value=f"Leave out {rows}" if info.unresolved else f"Keep asking about {rows}")
-
-
-def _earlier(studio: Studio, id: str | None, start: int) -> tuple[Any, ...]:
-    return _page(studio, studio.dataset(id) if id else None, start - PAGE)
-
-
-def _later(studio: Studio, id: str | None, start: int) -> tuple[Any, ...]:
-    return _page(studio, studio.dataset(id) if id else None, start + PAGE)
-
-
-def _page(studio: Studio, info: DatasetInfo | None, start: int) -> tuple[Any, ...]:
-    rows = info.report.valid if info else 0
-    start = max(0, min(start, (rows - 1) // PAGE * PAGE))
-    if info is None or not rows:
-        return "", 0, "", gr.update(interactive=False), gr.update(interactive=False)
-    end = min(start + PAGE, rows)
-    html = markup.conversation(studio.examples(info.id, start, PAGE), start + 1)
-    where = f"<p class='where'>Rows {start + 1:,}–{end:,} of {rows:,}</p>"
-    return html, start, where, gr.update(interactive=start > 0), gr.update(interactive=end < rows)
-
-
-def _report(info: DatasetInfo) -> str:
-    report = info.report
-    figures = markup.facts(
-        [
-            ("Format", FORMATS.get(report.format, report.format)),
-            ("Rows", f"{report.rows:,}"),
-            ("Usable", f"{report.valid:,}"),
-            ("With problems", f"{report.problem_count:,}"),
-            ("Size", markup.size(info.bytes)),
-        ]
-    )
-    return f"<h3>{markup.text(info.filename)}</h3>{figures}{_problems(info)}"
-
-
-def _problems(info: DatasetInfo) -> str:
-    report = info.report
-    if not report.problem_count:
-        return markup.notice("success", "Every row can be used.")
-    shown = report.problems[:PROBLEMS_SHOWN]
-    rows = [(f"{problem.row:,}", f"{problem.line:,}" if problem.line else "–", problem.message) for problem in shown]
-    more = report.problem_count - len(shown)
-    rest = f"<p class='ft-small'>… and {more:,} more.</p>" if more else ""
-    end = "." if info.unresolved else " and are left out."
-    told = f"{report.problem_count:,} of {report.rows:,} rows cannot be used{end}"
-    return markup.notice("warning", told) + markup.table(("Row", "Line", "Problem"), rows, "Problems") + rest
+def _kind(name: str) -> Kind:
+    return "parquet" if name == "parquet" else "jsonl"

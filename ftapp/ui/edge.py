@@ -103,9 +103,18 @@ def toast(error: Exception) -> Exception:
     return shown
 
 
-def in_place(error: FtappError) -> str:
+def in_place(error: FtappError, level: str = "error") -> str:
     """The error as a box on the page, where a toast would be gone too soon."""
-    return markup.notice("error", error.message, error.hint)
+    return markup.notice(level, error.message, error.hint)
+
+
+def by_bytes(progress: gr.Progress, doing: str) -> Callable[[int, int], None]:
+    """Gradio's progress bar for work that goes by bytes."""
+
+    def told(done: int, total: int) -> None:
+        progress(done / max(1, total), desc=f"{doing}: {markup.size(done)} of {markup.size(total)}")
+
+    return told
 
 
 def warn(message: str) -> None:

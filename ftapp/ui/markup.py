@@ -1,10 +1,11 @@
 """Pieces of the page that are HTML: every word from outside is escaped here; the tabs alone may call it."""
 
 import html
+import json
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
-from ftapp.contract.examples import Example
+from ftapp.contract.examples import Example, Message
 
 _TEMPLATE_SIGNS = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;"})
 SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
@@ -39,12 +40,12 @@ def facts(pairs: Iterable[tuple[str, object]]) -> str:
     return f"<dl class='ft-facts'>{items}</dl>"
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]], label: str) -> str:
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], label: str, kind: str = "") -> str:
     """A table that scrolls sideways by itself on a narrow screen."""
     head = "".join(f"<th scope='col'>{text(name)}</th>" for name in headers)
     body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return (
-        f"<div class='ft-table' role='region' aria-label='{text(label)}' tabindex='0'>"
+        f"<div class='ft-table {kind}' role='region' aria-label='{text(label)}' tabindex='0'>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -70,16 +71,30 @@ def bubble(role: str, content: str, speaker: str = "", kind: str = "") -> str:
     )
 
 
-def conversation(examples: Iterable[Example], first_number: int) -> str:
-    """Rows of a dataset as they will be learned."""
-    rows = []
-    for number, example in enumerate(examples, first_number):
-        line = f" · line {example.line}" if example.line else ""
-        turns = "".join(bubble(m.role, _cut(m.content)) for m in example.messages)
-        if example.text is not None:
-            turns = bubble("text", _cut(example.text), "Text, learned whole")
-        rows.append(f"<section class='ft-row'><h4>Row {number}{line}</h4>{turns}</section>")
-    return "".join(rows)
+def row(example: Example, number: int) -> str:
+    """One row of a dataset as it will be learned."""
+    line = f" · line {example.line:,}" if example.line else ""
+    tools = f" · {len(example.tools)} tools" if example.tools else ""
+    return f"<section class='ft-row'><h4>Row {number:,}{line}{tools}</h4>{turns(example)}</section>"
+
+
+def turns(example: Example) -> str:
+    """The conversation of a row, or its text."""
+    if example.text is not None:
+        return bubble("text", _cut(example.text), "Text, learned whole")
+    return "".join(_turn(message) for message in example.messages)
+
+
+def _turn(message: Message) -> str:
+    speaker = SPEAKERS[message.role] + (f" {message.name}" if message.name else "")
+    if message.weight == 0:
+        speaker += " · read, not learned"
+    parts = [f"[thinks] {message.reasoning_content}"] if message.reasoning_content else []
+    parts += [message.content] if message.content else []
+    for call in message.tool_calls or []:
+        function = call.get("function", call)
+        parts.append(f"→ {function.get('name')}({json.dumps(function.get('arguments', {}), ensure_ascii=False)})")
+    return bubble(message.role, _cut("\n".join(parts)), speaker)
 
 
 def _cut(content: str, limit: int = 4000) -> str:

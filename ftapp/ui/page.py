@@ -7,7 +7,7 @@ import gradio as gr
 from ftapp.contract.config import RunConfig
 from ftapp.contract.errors import ConfigError
 from ftapp.studio import Studio
-from ftapp.ui import chat_tab, configure_tab, dataset_tab, edge, form, publish_tab, train_tab
+from ftapp.ui import chat_tab, configure_tab, dataset_tab, edge, fields, form, publish_tab, train_tab
 from ftapp.ui.edge import Edge
 
 HEADER = (
@@ -34,13 +34,14 @@ def create_page(studio: Studio) -> Any:
                 chat = chat_tab.place()
             with gr.Tab("Publish", id="publish") as at_publish:
                 publish = publish_tab.place(studio)
-        dataset_tab.wire(bound, dataset, [configure.dataset])
+        lists = [(configure.dataset, dataset_tab.choices), (configure.held_out, dataset_tab.optional_choices)]
+        dataset_tab.wire(bound, dataset, lists)
         configure_tab.wire(bound, configure)
         train_tab.wire(bound, train)
         chat_tab.wire(bound, chat)
         publish_tab.wire(bound, publish)
         for event in (page.load, at_dataset.select):
-            dataset_tab.refresh(bound, event, dataset, [configure.dataset])
+            dataset_tab.refresh(bound, event, dataset, lists)
         for event in (page.load, at_configure.select):
             configure_tab.refresh(bound, event, configure)
         train_tab.load(bound, page.load, train, tabs)
@@ -76,7 +77,15 @@ def _ways(
     def again(studio: Studio, name: str) -> list[Any]:
         return [*configure_tab.filled(studio, studio.run(name).config), gr.Tabs(selected="configure")]
 
+    def take(_: Studio, id: str, taken: dict[str, str]) -> list[Any]:
+        values = {"data.dataset": id, "model.id": taken["model"], "data.max_length": taken["max_length"]}
+        updates = [values.get(name, gr.skip()) for name in fields.NAMES]
+        return [*updates, gr.update(open=True), gr.Tabs(selected="configure")]
+
     bound.on(dataset.use.click, use, [dataset.chosen], [configure.dataset, tabs])
+    measured = [dataset.chosen, dataset.tokens.suggested]
+    taken = bound.on(dataset.tokens.take.click, take, measured, [*configure.components, configure.advanced, tabs])
+    configure_tab.after_values_changed(bound, taken, configure)
     bound.on(train.chat.click, to_chat, [train.run], [chat.run, tabs])
     bound.on(train.publish.click, to_publish, [train.run], [publish.run, tabs])
     taken = bound.on(train.again.click, again, [train.run], [*configure.components, tabs])
@@ -88,11 +97,11 @@ def _ways(
 
 def _start(studio: Studio, shown: dict[str, str], *values: form.Value) -> list[Any]:
     """Start the run and go to it; with a wrong value, mark it instead and stay."""
-    named = dict(zip(configure_tab.NAMES, values, strict=True))
+    named = dict(zip(fields.NAMES, values, strict=True))
     try:
-        config = form.parse(RunConfig, named, configure_tab.FIELDS)
+        config = form.parse(RunConfig, named, fields.FIELDS)
     except ConfigError as error:
-        levels = [field.level for field in configure_tab.FIELDS if field.name in error.problems]
+        levels = [field.level for field in fields.FIELDS if field.name in error.problems]
         if not levels:
             raise
         edge.warn(f"Correct {'the value' if len(levels) == 1 else f'the {len(levels)} values'} marked ⚠ first.")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ftapp.contract.config import RunConfig
-from ftapp.contract.events import Metrics, Phase
+from ftapp.contract.events import Phase
 from ftapp.store.jobs import Status
 from ftapp.studio import JobView
 from ftapp.ui import form, markup
@@ -19,8 +19,13 @@ WORDS: dict[Status, str] = {
     "lost": "Lost",
 }
 TITLES = {field.name: field.title for field in form.fields_of(RunConfig)}
-RATE_WINDOW = 20
-"""Steps over which the time of one step is averaged."""
+TITLES |= {
+    "model.licence": "Licence of the model",
+    "memory.predicted": "Memory, predicted",
+    "memory.predicted_peak": "Memory, predicted with reserve",
+    "dtype": "Precision",
+    "device": "Device",
+}
 
 
 def headline(view: JobView[Any], tail: str = "", told: bool = True) -> str:
@@ -29,6 +34,8 @@ def headline(view: JobView[Any], tail: str = "", told: bool = True) -> str:
     phase = view.state.phase
     doing = f"<span class='doing'>{markup.text(_phase(phase))}</span>" if view.active and phase else ""
     device = view.state.started.device if view.state.started else ""
+    world = view.state.started.world_size if view.state.started else 1
+    device += f" · {world} processes" if world > 1 else ""
     on = f"<span class='device'>{markup.text(device)}</span>" if device else ""
     last = f"<pre class='ft-tail' tabindex='0' aria-label='End of the log'>{markup.text(tail)}</pre>" if tail else ""
     return f"<div class='ft-headline'>{word}{doing}{on}</div>{_message(view) if told else ''}{last}"
@@ -71,7 +78,7 @@ def training(view: JobView[RunConfig]) -> str:
         ("Step", f"{last.step:,} / {last.total_steps:,}"),
         ("Epoch", f"{last.epoch:.2f}"),
     ]
-    if view.active and (left := seconds_left(metrics)) is not None:
+    if view.active and (left := view.state.remaining_seconds()) is not None:
         pairs.append(("Time left", "about " + markup.duration(left)))
     elif not view.active:
         pairs.append(("Took", markup.duration((metrics[-1].time - metrics[0].time).total_seconds())))
@@ -84,16 +91,6 @@ def training(view: JobView[RunConfig]) -> str:
         pairs.append(("GPU memory", markup.size(last.memory)))
     fraction = last.step / last.total_steps if last.total_steps else None
     return markup.bar(fraction, "training") + markup.facts(pairs)
-
-
-def seconds_left(metrics: list[Metrics]) -> float | None:
-    """Steps to go times the mean time of the last steps; None while there is nothing to average."""
-    recent = metrics[-RATE_WINDOW:]
-    steps = recent[-1].step - recent[0].step if recent else 0
-    if steps <= 0:
-        return None
-    spent = (recent[-1].time - recent[0].time).total_seconds()
-    return spent / steps * max(0, recent[-1].total_steps - recent[-1].step)
 
 
 def _figure(value: float) -> str:
@@ -118,8 +115,17 @@ def resolved(view: JobView[RunConfig]) -> str:
         ("Trained parameters", f"{said.trainable_parameters:,} of {said.total_parameters:,}"),
         ("Steps", f"{said.total_steps:,}"),
     ]
-    rows += [(TITLES.get(name) or name, str(form.to_value(value))) for name, value in said.values.items()]
+    rows += [(TITLES.get(name) or name, _used(name, value)) for name, value in said.values.items()]
+    measured = max((metrics.memory or 0 for metrics in view.state.metrics), default=0)
+    if measured:
+        rows.append(("Memory, measured", markup.size(measured)))
     return markup.table(("What", "Value used"), rows, "Values used")
+
+
+def _used(name: str, value: object) -> str:
+    if name.startswith("memory.") and isinstance(value, int):
+        return markup.size(value)
+    return str(form.to_value(value))
 
 
 def samples(view: JobView[RunConfig], count: int = 3) -> str:

@@ -8,7 +8,7 @@ import gradio as gr
 
 from ftapp.contract.errors import JobError
 from ftapp.studio import RunView, Studio
-from ftapp.ui import charts, confirm, edge, markup, status
+from ftapp.ui import charts, confirm, edge, form, history, markup, status
 
 POLL_SECONDS = 0.7
 RESUMABLE = ("lost", "failed", "stopped")
@@ -42,37 +42,58 @@ class TrainTab:
     samples_box: Any
     resolved: Any
     details: Any
+    curves: Any
     logarithmic: Any
+    smoothing: Any
+    below: Any
     log: Any
     log_box: Any
     log_open: Any
     stop: Any
     kill: Any
     sure: confirm.Confirmation
+    changed: Any
     resume: Any
     again: Any
     chat: Any
     publish: Any
     timer: Any
     seen: Any
+    views: Any
+    history: history.HistoryView
+
+    @property
+    def looked_at(self) -> list[Any]:
+        """What decides what is shown."""
+        return [self.run, self.log_open, self.logarithmic, self.smoothing, self.below]
 
     @property
     def shown(self) -> list[Any]:
         """What `show` updates, in its order."""
         boxes = [self.status, self.progress, self.loss, self.notes, self.samples, self.resolved, self.details]
-        boxes += [self.logarithmic, self.log, self.samples_box]
-        buttons = [self.stop, self.kill, self.resume, self.again, self.chat, self.publish]
+        boxes += [self.curves, self.log, self.samples_box]
+        buttons = [self.stop, self.kill, self.changed, self.resume, self.again, self.chat, self.publish]
         return [*boxes, *buttons, self.timer, self.seen]
 
 
 def place() -> TrainTab:
     """Put the components on the page."""
+    with gr.Tabs(selected="run", elem_id="train-views") as views:
+        one = gr.Tab("This run", id="run")
+        with gr.Tab("All runs and the queue", id="all", elem_id="train-all"):
+            listed = history.place()
+    with one:
+        return _place_run(views, listed)
+
+
+def _place_run(views: Any, listed: history.HistoryView) -> TrainTab:
     run = gr.Dropdown(choices=[], label="Run", elem_id="train-run", interactive=True, filterable=False)
     shown_status = gr.HTML(elem_id="train-status")
     progress = gr.HTML(elem_id="train-progress")
     with gr.Row(elem_classes="actions"):
         stop = gr.Button("Stop and save", size="sm", visible=False, elem_id="train-stop", min_width=110)
         kill = gr.Button("End now", size="sm", variant="stop", visible=False, elem_id="train-kill", min_width=110)
+        changed = gr.Button("", size="sm", variant="primary", visible=False, elem_id="train-changed", min_width=110)
         resume = gr.Button("Resume", size="sm", visible=False, elem_id="train-resume", min_width=110)
         again = gr.Button("Use these settings again", size="sm", visible=False, elem_id="train-again", min_width=110)
         chat = gr.Button(
@@ -83,9 +104,17 @@ def place() -> TrainTab:
         "End it now, without saving what came after the last checkpoint?", "End now", "train-sure"
     )
     notes = gr.HTML(elem_id="train-notes")
-    logarithmic = gr.Checkbox(
-        label="Logarithmic loss", visible=False, container=False, elem_id="train-logarithmic", interactive=True
-    )
+    with gr.Row(visible=False, elem_id="train-curves", elem_classes="curves") as curves:
+        logarithmic = gr.Checkbox(
+            label="Logarithmic loss", container=False, elem_id="train-logarithmic", interactive=True, min_width=150
+        )
+        smoothing = gr.Slider(
+            0, 0.98, value=0, step=0.02, label="Smoothing", elem_id="train-smoothing", interactive=True, min_width=180
+        )
+        below = gr.Dropdown(
+            choices=[(title, name) for name, (title, _) in charts.BELOW.items()], value="learning_rate",
+            label="Below the loss", filterable=False, elem_id="train-below", interactive=True, min_width=180,
+        )  # fmt: skip
     loss = gr.Plot(show_label=False, label="Loss and learning rate", elem_id="train-loss", visible=False)
     with gr.Column(visible=False) as details:
         with gr.Accordion("Answers on the way", open=False, elem_id="train-samples-box", visible=False) as samples_box:
@@ -96,15 +125,18 @@ def place() -> TrainTab:
             log = gr.HTML(elem_id="train-log")
     return TrainTab(
         run=run, status=shown_status, progress=progress, loss=loss, notes=notes, samples=samples,
-        samples_box=samples_box, resolved=resolved, details=details, logarithmic=logarithmic, log=log,
-        log_box=log_box, log_open=gr.State(False), stop=stop, kill=kill, sure=sure, resume=resume, again=again,
-        chat=chat, publish=publish, timer=gr.Timer(POLL_SECONDS, active=False), seen=gr.State(NOTHING_SEEN),
+        samples_box=samples_box, resolved=resolved, details=details, curves=curves, logarithmic=logarithmic,
+        smoothing=smoothing, below=below, log=log, log_box=log_box, log_open=gr.State(False), stop=stop, kill=kill,
+        sure=sure, changed=changed, resume=resume, again=again, chat=chat, publish=publish,
+        timer=gr.Timer(POLL_SECONDS, active=False), seen=gr.State(NOTHING_SEEN), views=views, history=listed,
     )  # fmt: skip
 
 
 def wire(bound: edge.Edge, tab: TrainTab) -> None:
     """Bind what happens inside this tab."""
-    looked_at = [tab.run, tab.log_open, tab.logarithmic]
+    looked_at = tab.looked_at
+    history.wire(bound, tab.history)
+    bound.on(tab.history.open.click, _opened, [tab.history.picked], [tab.run, tab.views])
     bound.on(tab.run.change, show, looked_at, tab.shown)
     bound.poll(tab.timer.tick, _poll, [*looked_at, tab.seen], [tab.run, *tab.shown])
     bound.on(tab.run.focus, lambda studio: gr.update(choices=choices(studio)), outputs=[tab.run])
@@ -114,9 +146,12 @@ def wire(bound: edge.Edge, tab: TrainTab) -> None:
     refresh(bound, killed.then, tab)
     resumed = bound.on(tab.resume.click, lambda studio, name: studio.resume(name), [tab.run])
     refresh(bound, resumed.then, tab)
+    restarted = bound.on(tab.changed.click, _start_changed, [tab.run], [tab.run])
+    refresh(bound, restarted.then, tab)
     opened = bound.on(tab.log_box.expand, lambda _: True, outputs=[tab.log_open])
     bound.on(opened.then, show, looked_at, tab.shown)
-    bound.on(tab.logarithmic.input, show, looked_at, tab.shown)
+    for one in (tab.logarithmic.input, tab.smoothing.release, tab.below.input):
+        bound.on(one, show, looked_at, tab.shown)
     bound.on(tab.log_box.collapse, lambda _: False, outputs=[tab.log_open])
 
 
@@ -128,7 +163,8 @@ def load(bound: edge.Edge, event: Any, tab: TrainTab, tabs: Any) -> None:
 def refresh(bound: edge.Edge, event: Any, tab: TrainTab) -> None:
     """On this event, read the runs again and show the chosen one as it is now."""
     listed = bound.on(event, chosen, [tab.run], [tab.run])
-    bound.on(listed.then, show, [tab.run, tab.log_open, tab.logarithmic], tab.shown)
+    bound.on(listed.then, show, tab.looked_at, tab.shown)
+    history.refresh(bound, event, tab.history)
 
 
 def _first(studio: Studio, name: str | None) -> tuple[Any, Any, Any]:
@@ -155,19 +191,26 @@ def chosen(studio: Studio, name: str | None) -> Any:
     return gr.update(choices=choices(studio), value=name, visible=bool(names))
 
 
-def show(studio: Studio, name: str | None, log_open: bool, logarithmic: bool) -> tuple[Any, ...]:
-    """Everything about a run."""
-    return _changes(studio, studio.run(name), log_open, logarithmic, NOTHING_SEEN) if name else _nothing()
+def _opened(_: Studio, picked: list[str] | None) -> tuple[Any, Any]:
+    name = history.opened(picked)
+    return (name, gr.Tabs(selected="run")) if name else (gr.skip(), gr.skip())
 
 
-def _poll(studio: Studio, name: str | None, log_open: bool, logarithmic: bool, seen: Seen) -> Any:
+def show(studio: Studio, name: str | None, log_open: bool, *drawing: Any) -> tuple[Any, ...]:
+    """Everything about a run; `drawing` says how its curves are drawn."""
+    return _changes(studio, studio.run(name), log_open, drawing, NOTHING_SEEN) if name else _nothing()
+
+
+def _poll(
+    studio: Studio, name: str | None, log_open: bool, logarithmic: bool, smoothing: float, below: str, seen: Seen
+) -> Any:
     if not name:
         return (gr.skip(), *_nothing())
     try:
         view = studio.run(name)
     except JobError:  # its folder is gone
         return (chosen(studio, None), *[gr.skip()] * len(_nothing()))
-    changes = _changes(studio, view, log_open, logarithmic, seen)
+    changes = _changes(studio, view, log_open, (logarithmic, smoothing, below), seen)
     if changes[-1] == seen:
         return gr.skip()
     listed = seen.run == name and seen.status == view.status
@@ -175,7 +218,7 @@ def _poll(studio: Studio, name: str | None, log_open: bool, logarithmic: bool, s
     return (gr.skip() if listed else gr.update(choices=choices(studio), value=name), *changes)
 
 
-def _changes(studio: Studio, view: RunView, log_open: bool, logarithmic: bool, seen: Seen) -> tuple[Any, ...]:
+def _changes(studio: Studio, view: RunView, log_open: bool, drawing: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:
     """Updates for what is not on the screen yet, and what is seen once they are."""
     state, active = view.state, view.active
     log = studio.log_tail(view.name) if log_open else ""
@@ -184,7 +227,7 @@ def _changes(studio: Studio, view: RunView, log_open: bool, logarithmic: bool, s
     parts: list[tuple[Any, Callable[[], Any]]] = [
         ((view.status, state.count), lambda: status.headline(view, _lost(studio, view))),
         ((view.status, state.count), lambda: status.training(view)),
-        (curve, lambda: _figure(view, logarithmic)),
+        (curve, lambda: _figure(view, drawing)),
         (len(state.notes), lambda: status.notes(view)),
         (len(state.samples), lambda: status.samples(view)),
         (state.resolved and state.resolved.time, lambda: status.resolved(view)),
@@ -194,6 +237,7 @@ def _changes(studio: Studio, view: RunView, log_open: bool, logarithmic: bool, s
         (bool(state.samples), lambda: gr.update(visible=bool(state.samples))),
         (view.status, lambda: gr.update(visible=active and view.status != "stopping")),
         (view.status, lambda: gr.update(visible=active)),
+        (view.status, lambda: _changed(view)),
         ((view.status, saved), lambda: gr.update(visible=view.status in RESUMABLE, interactive=saved)),
         (active, lambda: gr.update(visible=not active)),
         ((active, has_result), lambda: gr.update(visible=not active and has_result)),
@@ -206,8 +250,20 @@ def _changes(studio: Studio, view: RunView, log_open: bool, logarithmic: bool, s
     return (*updates, Seen(view.name, view.status, keys))
 
 
-def _figure(view: RunView, logarithmic: bool) -> Any:
-    drawn = charts.curves(view.state.metrics, view.state.evaluations, logarithmic)
+def _changed(view: RunView) -> Any:
+    """The button that starts a failed run again with what its failure suggests."""
+    changes = ", ".join(
+        f"{status.TITLES.get(name) or name} {form.to_value(value)}" for name, value in view.changes.items()
+    )
+    return gr.update(visible=bool(changes), value=f"Start again with: {changes}")
+
+
+def _start_changed(studio: Studio, name: str) -> Any:
+    return chosen(studio, studio.start_changed(name))
+
+
+def _figure(view: RunView, drawing: tuple[Any, ...]) -> Any:
+    drawn = charts.curves(view.state.metrics, view.state.evaluations, *drawing)
     return gr.update(value=drawn, visible=drawn is not None)
 
 
@@ -218,7 +274,7 @@ def _lost(studio: Studio, view: RunView) -> str:
 
 def _nothing() -> tuple[Any, ...]:
     nothing = markup.empty("No runs yet.", "Go to Configure and press Start: the demo takes about a minute.")
-    hidden = [gr.update(visible=False)] * 6
+    hidden = [gr.update(visible=False)] * 7
     none = gr.update(value=None, visible=False)
     return (
         nothing,

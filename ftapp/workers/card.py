@@ -19,6 +19,12 @@ LEFT_OUT: dict[Edit, str] = {
     "drop_near_duplicates": "being almost another row",
 }
 
+CHANGED: dict[Edit, str] = {
+    "drop_trailing": "the turns after the last answer were dropped",
+    "merge_turns": "turns of one role in a row were merged",
+    "fold_system": "the system text was put in front of the first user turn",
+}
+
 
 def write_card(folder: Path, run: Job, publication: PublishConfig) -> None:
     """README.md for the artifact in `folder`, from the run's config and events alone."""
@@ -77,10 +83,14 @@ def _data(config: RunConfig, state: JobState, dataset: DatasetRecord | None) -> 
         text += ")"
     if resolved is None:
         return text + "."
-    text += f": {resolved.train_rows} rows for training, {resolved.eval_rows} held out"
+    other = config.data.eval_dataset
+    measured = f"rows of `{_plain(other)}` to measure on" if other else "held out"
+    text += f": {resolved.train_rows} rows for training, {resolved.eval_rows} {measured}"
     if resolved.left_out_rows:
         text += f", {resolved.left_out_rows} left out because they are longer than the maximum length"
-    return text + f"; {resolved.train_tokens} tokens an epoch. The loss counts the answers only."
+    text += f"; {resolved.train_tokens} tokens an epoch. The loss counts the answers only."
+    changes = [words for edit, words in CHANGED.items() if dataset and edit in dataset.edits]
+    return text + (f" Changed before training: {', '.join(changes)}." if changes else "")
 
 
 def _hyperparameters(config: RunConfig, resolved: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,7 @@ from ftapp.contract.report import CheckRequest
 from ftapp.store.building import build
 from ftapp.store.checking import Batch, Task, batches
 from ftapp.store.eventlog import EventLog
-from ftapp.store.files import write_whole
+from ftapp.store.files import alone, lock_of, write_whole
 from ftapp.store.jobs import Job
 
 PROCESSES = 4
@@ -28,14 +29,17 @@ def check(job: Job, events: EventLog | None) -> ev.Event:
     """Do what config.json asks, into `data/`; report.json says what was found. Raises FtappError."""
     request = CheckRequest.model_validate_json((job.folder / "config.json").read_bytes())
     data = job.folder / "data" if (job.folder / "data").is_dir() else None
-    parent, said = os.getppid(), 0.0
+    said = 0.0
 
     def progress(done: int, total: int) -> None:
         nonlocal said
-        if os.getppid() != parent:
-            raise FtappError("Whoever asked for this check is gone.")
-        if events and time.monotonic() - said > SECONDS:
-            said = time.monotonic()
+        if time.monotonic() - said < SECONDS:
+            return
+        said = time.monotonic()
+        with alone(lock_of(job.folder), wait=False) as orphaned:
+            if orphaned:
+                raise FtappError("Whoever asked for this check is gone.")
+        if events:
             events.append(ev.Phase(name="checking", done=done, total=total, unit="bytes"))
 
     with _Pool(job.folder / "parts" if data else None) as pool:
@@ -76,12 +80,23 @@ class _Pool:
                 continue
             if self._processes is None:
                 context = multiprocessing.get_context("forkserver")
-                self._processes = ProcessPoolExecutor(self._count, mp_context=context)
+                self._processes = ProcessPoolExecutor(self._count, context, _end_with_parent)
             waiting.append(self._processes.submit(_all, task, self._parts))
             if len(waiting) > 2 * self._count:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _end_with_parent() -> None:
+    """A killed process does not end those that work for it: they would wait for more work for ever."""
+
+    def end() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _all(task: Task, parts: Path | None) -> list[Batch]:

@@ -2,13 +2,14 @@
 
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -16,9 +17,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import is_flash_attn_2_available
 
 from ftapp.contract.config import AdapterConfig, FullConfig
-from ftapp.contract.errors import ModelError
+from ftapp.contract.errors import AcceleratorError, ModelError
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +33,35 @@ class Hardware:
     name: str
     dtype: torch.dtype
     """Of frozen base weights and of the computation: bf16 where it is native, fp16 on older GPUs, fp32 on a CPU."""
+    flash: bool = False
+    """Whether flash-attn's kernels are installed and run here."""
 
 
 def hardware() -> Hardware:
     """The accelerator of this process, or the CPU."""
     if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Hardware("cuda", torch.cuda.get_device_name(), torch.bfloat16 if native else torch.float16)
+        flash = torch.cuda.get_device_capability() >= (8, 0) and is_flash_attn_2_available()
+        return Hardware("cuda", torch.cuda.get_device_name(), torch.bfloat16 if native else torch.float16, flash)
+    _check_no_gpu_is_wasted(Path("/dev"))
     return Hardware("cpu", "CPU", torch.float32)
+
+
+def _check_no_gpu_is_wasted(devices: Path) -> None:
+    """Raises AcceleratorError where torch could use a GPU if its driver worked: a CPU would take days for its hours."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    if torch.version.cuda is None or hidden or not any(devices.glob("nvidia[0-9]*")):
+        return
+    try:
+        torch.cuda.init()
+        why = "it finds none"
+    except (RuntimeError, AssertionError) as error:
+        why = _first_line(error)
+    raise AcceleratorError(
+        f"This machine has an NVIDIA GPU, but torch {torch.__version__} cannot use it: {why}.",
+        "Restart the machine, check the driver with nvidia-smi; or set CUDA_VISIBLE_DEVICES= to train on the CPU.",
+    )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -77,6 +100,19 @@ def load_base(folder: Path, name: str, on: Hardware, dtype: torch.dtype, quantis
     return model
 
 
+def attend_by_flash(model: PreTrainedModel) -> bool:
+    """Switch to flash-attn's kernels, which keep rows that are laid end to end apart; False if the model cannot.
+
+    Layers that carry a state along, such as linear attention or Mamba's, would let it leak from row to row.
+    """
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or [])
+    attention_only = kinds <= {"full_attention", "sliding_attention", "chunked_attention"} and not model._is_stateful
+    if not (attention_only and model._supports_flash_attn):
+        return False
+    model.set_attn_implementation("flash_attention_2")
+    return True
+
+
 def _keep_from_repacking(model: PreTrainedModel) -> None:
     # On CPUs with AVX512_BF16, bitsandbytes repacks a 4-bit weight at its first forward in eval mode, for a kernel
     # without autograd: a training that evaluates in between would learn next to nothing from then on.
@@ -94,7 +130,37 @@ def peft_config(method: AdapterConfig) -> PeftLoraConfig:
         lora_dropout=method.dropout,
         target_modules="all-linear" if method.target_modules == "all-linear" else wanted,
         task_type="CAUSAL_LM",
+        use_rslora=method.rslora,
+        use_dora=method.dora,
+        init_lora_weights=True if method.init == "default" else method.init,
     )
+
+
+def new_adapter(base: PreTrainedModel, method: AdapterConfig) -> PeftModel:
+    """A fresh adapter to train, in fp32; raises ModelError when the method does not fit the base."""
+    try:
+        model = get_peft_model(base, peft_config(method))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ModelError(
+            f"An adapter for {method.target_modules} cannot be made: {_first_line(error)}.",
+            "Choose other target modules.",
+        ) from error
+    thin = [n for n, p in model.named_parameters() if "lora_A" in n and p.shape[0] != method.rank]
+    if thin:
+        raise ModelError(
+            f"{thin[0]} is too small for {method.init} at rank {method.rank}.", "Lower the rank, or choose default."
+        )
+    return model
+
+
+def adapter_to_go_on_from(base: PreTrainedModel, adapter: Path, method: AdapterConfig) -> PeftModel:
+    """A finished adapter on its base, to be trained further with the method's dropout; raises ModelError."""
+    config = PeftLoraConfig.from_pretrained(adapter)
+    config.lora_dropout, config.inference_mode = method.dropout, False
+    try:
+        return PeftModel.from_pretrained(base, adapter, is_trainable=True, config=config)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ModelError(f"The adapter in {adapter} does not fit its base: {_first_line(error)}.") from error
 
 
 def training_dtype(method: AdapterConfig | FullConfig, on: Hardware) -> torch.dtype:

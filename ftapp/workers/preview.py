@@ -12,11 +12,13 @@ from ftapp.contract.chat import Error, Loading, Ready
 from ftapp.contract.config import ModelConfig
 from ftapp.contract.errors import FtappError, ModelError
 from ftapp.contract.examples import Example, RowProblem
-from ftapp.contract.preview import Lengths, Measure, Page, Refusal, Reply, Row, Rows, asks
+from ftapp.contract.memory import AUTO_LENGTH_LIMIT
+from ftapp.contract.preview import Examine, Lengths, Measure, Page, Refusal, Reply, Row, Rows, asks
 from ftapp.store.datasets import DatasetStore
 from ftapp.workers import sources
+from ftapp.workers.examine import examine
 from ftapp.workers.models import load_tokenizer
-from ftapp.workers.tokens import AUTO_LENGTH_LIMIT, IGNORED, Encoder, TokenRow
+from ftapp.workers.tokens import IGNORED, Encoder, TokenRow
 
 SAMPLE = 20_000
 """Rows that are measured of a larger dataset, drawn with a fixed seed."""
@@ -146,8 +148,10 @@ def preview(arguments: list[str], requests_in: IO[bytes], replies_out: IO[bytes]
         replies_out.flush()
 
     try:
-        say(Loading(name="loading the tokenizer"))
-        served = Preview(Path(arguments[0]), ModelConfig.model_validate_json(arguments[1]))
+        served = None
+        if arguments:  # else models are looked at, one after the other
+            say(Loading(name="loading the tokenizer"))
+            served = Preview(Path(arguments[0]), ModelConfig.model_validate_json(arguments[1]))
         say(Ready(device="CPU"))
         for reply in _answers(served, requests_in, say):
             say(reply)
@@ -159,10 +163,18 @@ def preview(arguments: list[str], requests_in: IO[bytes], replies_out: IO[bytes]
     return 0
 
 
-def _answers(served: Preview, requests_in: IO[bytes], say: Say) -> Iterator[Reply]:
+def _answers(served: Preview | None, requests_in: IO[bytes], say: Say) -> Iterator[Reply]:
     for line in requests_in:
         request = asks.validate_json(line)
         try:
-            yield served.measure(request, say) if isinstance(request, Measure) else served.page(request)
+            match request:
+                case Examine():
+                    yield examine(request.model)
+                case Measure() if served:
+                    yield served.measure(request, say)
+                case Page() if served:
+                    yield served.page(request)
+                case _:
+                    yield Error(message="There is no dataset here to look at.")
         except FtappError as error:
             yield Error(message=error.message, hint=error.hint)

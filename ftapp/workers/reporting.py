@@ -10,11 +10,13 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ftapp.contract import events as ev
-from ftapp.contract.errors import ModelError
+from ftapp.contract.errors import NoGradient, NotFinite
 from ftapp.store.eventlog import EventLog
 
 PATIENCE = 3
 """Steps in a row without a finite loss, or without any gradient, before a run is given up."""
+SCALER_PATIENCE = 20
+"""Steps in a row that fp16's gradient scaler may skip while it looks for its scale: each halves it."""
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
@@ -26,6 +28,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._terminated = False
         self._broken = 0
         self._still = 0
+        self._first = 0.0
         self._began = time.monotonic()
         self._paused = 0.0
         self._last: tuple[int, float] | None = None
@@ -67,11 +70,13 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         return asked
 
     def on_log(
-        self, _: TrainingArguments, state: TrainerState, __: TrainerControl, logs: dict[str, float], **___: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
     ) -> None:
         """One line of the trainer's log → Metrics."""
         if "loss" not in logs:
             return
+        if state.global_step == 1:
+            self._first = logs["loss"]
         now = time.monotonic() - self._began - self._paused
         tokens = int(logs["num_tokens"]) if "num_tokens" in logs else None
         speed = None
@@ -93,22 +98,32 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
                 memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
             )
         )
-        self._check(logs["loss"], logs.get("grad_norm"), state.global_step)
+        if self._broke(args, state, logs["loss"], logs.get("grad_norm")):
+            control.should_save = False  # nobody could go on from such weights
 
-    def _check(self, loss: float, grad_norm: float | None, step: int) -> None:
-        broken = not math.isfinite(loss) or (grad_norm is not None and not math.isfinite(grad_norm))
+    def _broke(self, args: TrainingArguments, state: TrainerState, loss: float, grad_norm: float | None) -> bool:
+        """Whether the weights may have taken harm at this step; raises NotFinite or NoGradient after several."""
+        harmless = args.fp16 and math.isfinite(loss)
+        broken = not (math.isfinite(loss) and math.isfinite(grad_norm or 0.0))
         self._broken = self._broken + 1 if broken else 0
         self._still = self._still + 1 if grad_norm == 0 else 0
-        if self._broken >= PATIENCE:
-            raise ModelError(
-                f"The loss is not a finite number any more at step {step} (loss {loss}, gradient norm {grad_norm}).",
-                "Lower the learning rate, or add warm-up, and start again.",
+        if self._broken >= (SCALER_PATIENCE if harmless else PATIENCE):
+            what = "The gradient is" if math.isfinite(loss) else "The loss is"
+            told = f"{what} not a finite number at step {state.global_step} (loss {loss}, gradient norm {grad_norm})."
+            if not math.isfinite(self._first):
+                raise NotFinite(
+                    f"{told} It never was one: the base model's own weights may be damaged.",
+                    "Choose another base model; a lower learning rate cannot help.",
+                )
+            raise NotFinite(
+                told, f"Lower the learning rate, {args.learning_rate:g} in this run, or add warm-up, and start again."
             )
         if self._still >= PATIENCE:
-            raise ModelError(
-                f"The gradient has been 0 for {PATIENCE} steps at step {step}: nothing is being learned.",
+            raise NoGradient(
+                f"The gradient has been 0 for {PATIENCE} steps at step {state.global_step}: nothing is being learned.",
                 "Check that the answers are not empty and that the target modules exist in this model.",
             )
+        return broken and not harmless
 
     def pause(self, seconds: float) -> None:
         """Time that was not spent on training."""

@@ -1,6 +1,8 @@
 """A dataset as the trainer reads it: token rows on disk, split, and the over-long ones dealt with and counted."""
 
-from collections.abc import Callable, Iterable
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from datasets import Dataset, Features, List, Value
@@ -12,6 +14,7 @@ from ftapp.contract.errors import DatasetError
 from ftapp.contract.examples import Example, RowProblem
 from ftapp.store.datasets import DatasetStore
 from ftapp.store.jobs import Job
+from ftapp.workers.continuing import RowsHash
 from ftapp.workers.tokens import IGNORED, Encoder, TokenRow
 
 SHOWN_ROWS = 3
@@ -26,68 +29,78 @@ class TokenRows:
     def __init__(self, job: Job, config: RunConfig, encoder: Encoder, context: int, say: Say) -> None:
         store = DatasetStore(job.folder.parents[1] / "datasets")
         training, measuring, overlap = store.sides(config.data, config.seed)
-        train, held_out = list(training), list(measuring)
         if overlap.shared_rows:
             say(ev.Note(message=f"{overlap.shared_rows} training rows whose prompt is also measured are left out."))
-        self._encoder = encoder
-        self.shown = [example for example in held_out if example.messages][:SHOWN_ROWS]
-        train_rows, held_rows = self._encode(train, say), self._encode(held_out, say)
-        longest = max((len(row.input_ids) for row in [*train_rows, *held_rows]), default=0)
-        wanted = config.data.max_length
-        self.max_length = min(longest, context) if wanted == "auto" else wanted
-        if config.data.over_length == "truncate":
-            train_rows, held_rows = self._cut(train_rows), self._cut(held_rows)
-        before = len(train_rows) + len(held_rows)
-        train_rows, held_rows = self._fitting(train_rows), self._fitting(held_rows)
-        self.left_out = before - len(train_rows) - len(held_rows)
+        self._encoder, self._say = encoder, say
+        self._limit = context if config.data.max_length == "auto" else config.data.max_length
+        self._truncate = config.data.over_length == "truncate"
+        self._longest = self._seen = self.left_out = 0
+        self._done, self._total = 0, overlap.train_rows + overlap.eval_rows
+        self.shown: list[Example] = []
+        digest = RowsHash()
+        # each process of a run on several devices writes its own
+        folder = job.folder / "tokens" / os.environ.get("RANK", "0")
+        self.train, self.lengths = token_table(digest.passing(self._encode(training)), folder / "train.arrow")
+        showing = self._encode(self._showing(measuring))
+        measured, held_lengths = token_table(digest.passing(showing), folder / "held_out.arrow")
+        self.held_out = measured if held_lengths else None
+        self.max_length = min(self._longest, context) if config.data.max_length == "auto" else self._limit
+        self.longest = min(self._longest, self.max_length)
+        self.train_tokens = sum(self.lengths)
         if self.left_out:
             say(
                 ev.Note(
                     level="warning",
-                    message=f"{self.left_out} of {before} rows are longer than {self.max_length} tokens and left out.",
+                    message=f"{self.left_out} of {self._seen} rows are longer than {self.max_length} tokens "
+                    "and left out.",
                 )
             )
-        if not train_rows:
+        if not self.lengths:
             raise DatasetError(
-                f"No training row fits into {self.max_length} tokens; the longest has {longest}.",
+                f"No training row fits into {self.max_length} tokens; the longest has {self._longest}.",
                 "Raise the maximum length, or let rows be truncated.",
             )
-        self.train_tokens = sum(len(row.input_ids) for row in train_rows)
-        self.train = token_table(train_rows, job.folder / "tokens" / "train.arrow")
-        self.held_out = token_table(held_rows, job.folder / "tokens" / "held_out.arrow") if held_rows else None
+        self.hash = digest.hexdigest()
 
-    def _encode(self, examples: list[Example], say: Say) -> list[TokenRow]:
-        rows: list[TokenRow] = []
-        for number, example in enumerate(examples):
+    def _showing(self, examples: Iterable[Example]) -> Iterator[Example]:
+        for example in examples:
+            if example.messages and len(self.shown) < SHOWN_ROWS:
+                self.shown.append(example)
+            yield example
+
+    def _encode(self, examples: Iterable[Example]) -> Iterator[TokenRow]:
+        """The rows that fit, one after the other; what does not is cut or counted."""
+        for example in examples:
             try:
-                rows += self._encoder.encode(example)
+                rows = self._encoder.encode(example)
             except RowProblem as problem:
                 raise DatasetError(
                     f"A row cannot be used with {self._encoder.model_name} (line {example.line}): {problem}.",
                     "Correct or remove that row, or choose another model.",
                 ) from None
-            if number % 2000 == 1999:
-                say(ev.Phase(name="tokenising", done=number + 1, total=len(examples)))
-        return rows
+            for row in rows:
+                self._seen += 1
+                self._longest = max(self._longest, len(row.input_ids))
+                if self._truncate:
+                    row = TokenRow(row.input_ids[: self._limit], row.labels[: self._limit])
+                # the first label is never predicted, so a row needs a learned token after it
+                if len(row.input_ids) <= self._limit and any(label != IGNORED for label in row.labels[1:]):
+                    yield row
+                else:
+                    self.left_out += 1
+            self._done += 1
+            if self._done % 2000 == 0:
+                self._say(ev.Phase(name="tokenising", done=self._done, total=self._total))
 
-    def _cut(self, rows: list[TokenRow]) -> list[TokenRow]:
-        return [TokenRow(row.input_ids[: self.max_length], row.labels[: self.max_length]) for row in rows]
 
-    def _fitting(self, rows: list[TokenRow]) -> list[TokenRow]:
-        # the first label is never predicted, so a row needs a learned token after it
-        return [
-            row
-            for row in rows
-            if len(row.input_ids) <= self.max_length and any(label != IGNORED for label in row.labels[1:])
-        ]
-
-
-def token_table(rows: Iterable[TokenRow], path: Path) -> Dataset:
-    """Rows as the table that the trainer reads, kept in a file."""
-    path.parent.mkdir(exist_ok=True)
+def token_table(rows: Iterable[TokenRow], path: Path) -> tuple[Dataset, "array[int]"]:
+    """Rows as the table that the trainer reads, written to a file and mapped from there; and each row's length."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lengths = array("i")
     features = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
     with ArrowWriter(path=str(path), features=features) as writer:
         for row in rows:
             writer.write({"input_ids": row.input_ids, "labels": row.labels})
+            lengths.append(len(row.input_ids))
         writer.finalize()
-    return Dataset.from_file(str(path))
+    return Dataset.from_file(str(path)), lengths

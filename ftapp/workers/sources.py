@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard, snapshot_download
 
 from ftapp.contract.config import ModelConfig
 from ftapp.contract.errors import ModelError
+from ftapp.contract.models import licence_of
 from ftapp.hub import told
 
 DEMO_MODEL = Path(__file__).parents[1] / "demo" / "model"
@@ -44,11 +45,9 @@ def find_files(
 def licence(folder: Path) -> str | None:
     """The licence that the model's own card names, if any."""
     try:
-        data = ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data
+        return licence_of(ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data)
     except (OSError, ValueError):
         return None
-    named = data.get("license_name") if data.get("license") == "other" else data.get("license")
-    return named if isinstance(named, str) else None
 
 
 def name_base(path: Path, model: ModelConfig, revision: str | None) -> None:

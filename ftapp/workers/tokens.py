@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -37,10 +37,6 @@ class TokenRow:
     input_ids: list[int]
     labels: list[int]
     """The token's own id where it is learned, IGNORED elsewhere."""
-
-
-AUTO_LENGTH_LIMIT = 4096
-"""Longest row, in tokens, that is trained on without being asked for."""
 
 
 class Encoder:
@@ -88,6 +84,15 @@ class Encoder:
             if all(label == IGNORED for label in row.labels):
                 raise RowProblem("the chat template leaves nothing to learn")
         return rows
+
+    def way(self) -> Literal["marks", "spans", "rows"]:
+        """How what is learned is found: by the template's marks, by rendering, or by a row for each answer."""
+        if self._marked:
+            return "marks"
+        try:
+            return "spans" if len(self.encode(Example(messages=[*PROBE, *PROBE]))) == 1 else "rows"
+        except RowProblem:  # a template for one answer
+            return "spans"
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The conversation as tokens, up to where the model's answer begins."""

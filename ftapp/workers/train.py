@@ -7,27 +7,36 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from accelerate import PartialState
+from peft import PeftModel
+from transformers import EarlyStoppingCallback, PreTrainedModel, set_seed
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from ftapp.contract import events as ev
-from ftapp.contract.config import FullConfig, QloraConfig, RunConfig
-from ftapp.contract.errors import DatasetError
-from ftapp.contract.examples import Example
+from ftapp.contract.config import LEARNING_RATE, FullConfig, ModelConfig, QloraConfig, RunConfig, refusal
+from ftapp.contract.errors import DatasetError, ModelError
+from ftapp.contract.memory import AUTO_LENGTH_LIMIT, CONTEXT, Machine, Plan, estimate, resolve
+from ftapp.store.adapters import adapter_folder, disagreements, pinned_revision
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
+from ftapp.store.weights import model_in
 from ftapp.workers import models, sources
+from ftapp.workers.continuing import Before, text_hash
+from ftapp.workers.order import EpochOrder
 from ftapp.workers.reporting import Reporter
 from ftapp.workers.rows import TokenRows
-from ftapp.workers.tokens import AUTO_LENGTH_LIMIT, IGNORED, Encoder
+from ftapp.workers.tokens import IGNORED, Encoder
 
-AUTO_MICRO_LIMIT = 8
 AUTO_EVALUATIONS = 5
 SHOWN_TOKENS = 64
 """How long the answers to held-out prompts may get that are shown at each evaluation."""
 POINTS = 4000
 """Metrics events of a run, about: longer runs say every n-th step."""
-LEARNING_RATE = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5}
+INITIAL = "initial"
+"""Where an adapter is kept that starts from the base's own weights, while it is trained."""
 
 
 def train(job: Job, events: EventLog | None) -> ev.Event:
@@ -37,21 +46,40 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
     on = models.hardware()
     world = int(os.environ.get("WORLD_SIZE", "1"))
 
+    before = Before(job)
+    for found in before.notes:
+        say.say(found)
+    earlier = Job(job.folder.parent / config.model.adapter) if config.model.adapter else None
+    base = before.model(_pinned(config, earlier) if earlier else config.model)
     folder, revision = sources.find_files(
-        config.model, os.environ.get("HF_TOKEN"), lambda: say.say(ev.Phase(name="downloading"))
+        base, os.environ.get("HF_TOKEN"), lambda: say.say(ev.Phase(name="downloading"))
     )
+    if earlier and revision != pinned_revision(earlier):
+        raise ModelError(
+            f"{earlier.name} trained its adapter on revision {pinned_revision(earlier)}, this config names {revision}.",
+            "Leave the revision empty to take the adapter's.",
+        )
     say.say(ev.Phase(name="loading"))
     name = config.model.public_name
     encoder = Encoder(models.load_tokenizer(folder), name)
-    for note in encoder.notes:
-        say.say(ev.Note(message=note))
+    for remark in encoder.notes:
+        say.say(ev.Note(message=remark))
     dtype = models.training_dtype(config.method, on)
     model = models.load_base(folder, name, on, dtype, quantised=isinstance(config.method, QloraConfig))
+    packing = _packing(config, on, model)
 
     say.say(ev.Phase(name="tokenising"))
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or AUTO_LENGTH_LIMIT
+    # where the trackers that are not asked for a place would else leave files
+    os.environ |= {"TENSORBOARD_LOGGING_DIR": str(job.folder / "tensorboard"), "WANDB_DIR": str(job.folder)}
     rows = TokenRows(job, config, encoder, min(limit, AUTO_LENGTH_LIMIT), say.say)
-    arguments = _arguments(job, config, on, world, rows)
+    headers, machine = model_in(folder), _of_every_rank(_machine(on), on, world)
+    plan = resolve(headers, config, machine, rows.longest, world)
+    predicted = estimate(headers, config, plan, machine)
+    arguments = _arguments(job, config, on, world, rows, plan, packing)
+    template_hash = text_hash(str(encoder.tokenizer.chat_template))
+    for difference in before.check(template_hash, rows.hash):
+        say.say(difference)
 
     total = sum(p.numel() for p in model.parameters())
     if isinstance(config.method, QloraConfig):
@@ -59,14 +87,13 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
     trainer = _Trainer(
         reporter=say,
         encoder=encoder,
-        shown=rows.shown,
-        model=model,
+        rows=rows,
+        model=_trainable(model, job, config, earlier),
         args=arguments,
         train_dataset=rows.train,
         eval_dataset=rows.held_out,
         processing_class=encoder.tokenizer,
-        peft_config=None if isinstance(config.method, FullConfig) else models.peft_config(config.method),
-        callbacks=[say],
+        callbacks=[say, *_early_stopping(config)],
     )
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
@@ -80,7 +107,10 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
                 "data.max_length": rows.max_length,
                 "optim.learning_rate": arguments.learning_rate,
                 "batch.micro_size": arguments.per_device_train_batch_size,
+                "batch.packing": packing,
                 "batch.activation_checkpointing": arguments.activation_checkpointing,
+                "memory.predicted": predicted.allocated,
+                "memory.predicted_peak": predicted.peak,
                 "evaluation.steps": int(arguments.eval_steps or arguments.save_steps),
                 "dtype": str(dtype).removeprefix("torch."),
                 "device": on.name,
@@ -92,21 +122,64 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
             trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
             total_parameters=total,
             total_steps=_total_steps(config, len(rows.train)),
+            start_step=before.step,
+            template_hash=template_hash,
+            data_hash=rows.hash,
         )
     )
-    checkpoint = last_checkpoint(job.folder / "checkpoints")
-    if checkpoint:
-        say.say(ev.Note(message=f"Goes on from {checkpoint.name}."))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.train(resume_from_checkpoint=str(before.checkpoint) if before.checkpoint else None)
 
     say.say(ev.Phase(name="saving"))
     artifact = "model" if isinstance(config.method, FullConfig) else "adapter"
     _save(trainer, job.folder / artifact, config, folder, revision)
-    shutil.rmtree(job.folder / "tokens", ignore_errors=True)
+    if trainer.is_world_process_zero():
+        for left in ("tokens", INITIAL):
+            shutil.rmtree(job.folder / left, ignore_errors=True)
     if say.stopped:
         return ev.Stopped(step=trainer.state.global_step, artifact=artifact)
     best = trainer.state.best_model_checkpoint
     return ev.Finished(artifact=artifact, best_step=int(best.rsplit("-", 1)[1]) if best else None)
+
+
+def _pinned(config: RunConfig, earlier: Job) -> ModelConfig:
+    """The base of the adapter to go on from; raises ConfigError or JobError where the config does not fit it."""
+    if problems := disagreements(config, earlier):
+        raise refusal(problems)
+    return config.model.model_copy(update={"revision": config.model.revision or pinned_revision(earlier)})
+
+
+def _packing(config: RunConfig, on: models.Hardware, model: PreTrainedModel) -> bool:
+    """Whether rows are laid end to end, resolved; raises ModelError where that was asked for and would be wrong."""
+    wanted = config.batch.packing
+    if wanted is False:
+        return False
+    possible = on.flash and models.attend_by_flash(model)
+    if wanted is True and not possible:
+        raise ModelError(
+            f"{config.model.public_name} cannot be trained with packing here: it needs flash-attn on a GPU of compute "
+            "capability 8.0, and a model of attention layers only.",
+            "Choose auto for packing, which groups rows by length instead.",
+        )
+    return possible
+
+
+def _trainable(base: PreTrainedModel, job: Job, config: RunConfig, earlier: Job | None) -> PreTrainedModel | PeftModel:
+    """The base itself, or the base with an adapter: a new one, or an earlier run's."""
+    if isinstance(config.method, FullConfig):
+        return base
+    if earlier:
+        return models.adapter_to_go_on_from(base, adapter_folder(earlier), config.method)
+    set_seed(config.seed)
+    model = models.new_adapter(base, config.method)
+    if config.method.init in ("pissa", "olora") and int(os.environ.get("RANK", "0")) == 0:
+        # these change the base's weights: the saved adapter is what training added to this start
+        model.save_pretrained(job.folder / INITIAL)
+    return model
+
+
+def _early_stopping(config: RunConfig) -> list[EarlyStoppingCallback]:
+    patience = config.evaluation.early_stopping_patience
+    return [EarlyStoppingCallback(patience)] if patience else []
 
 
 def _total_steps(config: RunConfig, rows: int) -> int:
@@ -114,16 +187,37 @@ def _total_steps(config: RunConfig, rows: int) -> int:
     return min(steps, config.duration.max_steps or steps)
 
 
-def _arguments(job: Job, config: RunConfig, on: models.Hardware, world: int, rows: TokenRows) -> SFTConfig:
+def _machine(on: models.Hardware) -> Machine:
+    """What this process could use in all, what it holds already included."""
+    if on.device == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        return Machine(
+            kind="cuda", name=on.name, total=total, free=free + torch.cuda.memory_reserved() + CONTEXT["cuda"]
+        )
+    memory = psutil.virtual_memory()
+    held = psutil.Process().memory_info().rss
+    return Machine(kind="cpu", name=on.name, total=memory.total, free=memory.available + held)
+
+
+def _of_every_rank(machine: Machine, on: models.Hardware, world: int) -> Machine:
+    """The least that any rank has: they must resolve the batch alike, or some wait forever for steps of the others."""
+    if world == 1:
+        return machine
+    device = PartialState(cpu=on.device == "cpu").device
+    least = torch.tensor([machine.total, machine.free], dtype=torch.int64, device=device)
+    torch.distributed.all_reduce(least, op=torch.distributed.ReduceOp.MIN)
+    total, free = least.tolist()
+    return machine.model_copy(update={"total": total, "free": free})
+
+
+def _arguments(
+    job: Job, config: RunConfig, on: models.Hardware, world: int, rows: TokenRows, plan: Plan, packing: bool
+) -> SFTConfig:
     batch, optim, evaluation = config.batch, config.optim, config.evaluation
     if batch.effective_size % world:
         raise DatasetError(f"The batch size {batch.effective_size} cannot be shared by {world} devices.")
     share = batch.effective_size // world
-    divisors = [size for size in range(1, min(AUTO_MICRO_LIMIT, share) + 1) if share % size == 0]
-    micro = divisors[-1] if batch.micro_size == "auto" else batch.micro_size
-    checkpointing = batch.activation_checkpointing
-    if checkpointing == "auto":
-        checkpointing = on.device == "cuda"
+    micro, checkpointing = plan.micro_size, plan.activation_checkpointing
     steps = _total_steps(config, len(rows.train))
     every = max(1, math.ceil(steps / AUTO_EVALUATIONS)) if evaluation.steps == "auto" else evaluation.steps
     measured = rows.held_out is not None
@@ -135,7 +229,8 @@ def _arguments(job: Job, config: RunConfig, on: models.Hardware, world: int, row
         # rows arrive as tokens and labels: nothing is left for TRL to prepare, cut or pack
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
-        pad_to_multiple_of=None if on.device == "cpu" else 8,
+        padding_free=packing,
+        pad_to_multiple_of=None if on.device == "cpu" or packing else 8,
         train_sampling_strategy="group_by_length",
         num_train_epochs=config.duration.epochs,
         max_steps=config.duration.max_steps if config.duration.max_steps and config.duration.max_steps <= steps else -1,
@@ -163,7 +258,9 @@ def _arguments(job: Job, config: RunConfig, on: models.Hardware, world: int, row
         load_best_model_at_end=measured and evaluation.keep_best,
         metric_for_best_model="eval_loss" if measured else None,
         greater_is_better=False if measured else None,
-        report_to=[],
+        report_to=[] if config.tracking == "none" else [config.tracking],
+        project="ftapp",
+        run_name=job.name,
         disable_tqdm=True,
         dataloader_pin_memory=on.device == "cuda",
     )
@@ -172,9 +269,15 @@ def _arguments(job: Job, config: RunConfig, on: models.Hardware, world: int, row
 class _Trainer(SFTTrainer):  # type: ignore[misc]
     """TRL's trainer, with a held-out loss that is averaged over answer tokens instead of over batches."""
 
-    def __init__(self, reporter: Reporter, encoder: Encoder, shown: list[Example], **options: Any) -> None:
+    def __init__(self, reporter: Reporter, encoder: Encoder, rows: TokenRows, **options: Any) -> None:
         super().__init__(**options)
-        self._say, self._encoder, self._shown = reporter, encoder, shown
+        self._say, self._encoder, self._rows = reporter, encoder, rows
+
+    def _get_train_sampler(self, *_: Any) -> EpochOrder:
+        """The trainer's own way to group by length, without its reading every row first to learn how long it is."""
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        sampler = LengthGroupedSampler(size, lengths=self._rows.lengths)
+        return EpochOrder(sampler, self.args.data_seed, lambda: self.state.epoch or 0.0)
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Token-weighted loss of the held-out rows; same keys as the trainer's own."""
@@ -186,6 +289,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         with torch.no_grad():
             for batch in self.get_eval_dataloader():
                 inputs = self._prepare_inputs(batch)
+                self._forget_repeated(inputs["labels"])
                 tokens = int((inputs["labels"][:, 1:] != IGNORED).sum())
                 with self.compute_loss_context_manager():
                     loss = self.compute_loss(self.model, inputs)
@@ -199,19 +303,29 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             sums = device_sums.cpu()
         loss, tokens = float(sums[0] / sums[1]), int(sums[1])
         perplexity = math.exp(loss) if loss < 700 else math.inf
-        self._say.say(ev.Evaluation(step=self.state.global_step, loss=loss, perplexity=perplexity, tokens=tokens))
+        seconds = time.monotonic() - began
+        self._say.say(
+            ev.Evaluation(step=self.state.global_step, loss=loss, perplexity=perplexity, tokens=tokens, seconds=seconds)
+        )
         self._say.say(ev.Phase(name="training"))
-        self._say.pause(time.monotonic() - began)
+        self._say.pause(seconds)
         metrics = {f"{metric_key_prefix}_loss": loss}
         self._metrics["eval"].clear()
         self.log(metrics)
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _forget_repeated(self, labels: torch.Tensor) -> None:
+        """Rows that fill up the last batch so that every rank has one: they were measured already."""
+        state, rows = self.accelerator.gradient_state, labels.shape[0]
+        if self.args.world_size > 1 and state.end_of_dataloader and state.remainder > 0:
+            mine = max(0, state.remainder - self.args.process_index * rows)
+            labels[mine:] = IGNORED
+
     def _answer(self) -> None:
         """The model's greedy answers to a few held-out prompts, as far as it is now."""
         model, tokenizer = self.accelerator.unwrap_model(self.model), self.processing_class
-        for example in self._shown:
+        for example in self._rows.shown:
             asked, reference = example.messages[:-1], example.messages[-1].content
             ids = torch.tensor([self._encoder.prompt(asked)], device=model.device)
             with self.compute_loss_context_manager():
@@ -229,17 +343,6 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             )
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written whole."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
-    for path in found:
-        weights = list(path.glob("adapter_model.safetensors")) or list(path.glob("model*.safetensors"))
-        state = (path / "trainer_state.json").is_file() and (path / "optimizer.pt").is_file()
-        if weights and state and not (path / "checkpoint-is-incomplete.txt").exists():
-            return path
-    return None
-
-
 def _save(trainer: _Trainer, folder: Path, config: RunConfig, base: Path, revision: str | None) -> None:
     """Write the result beside its place and move it there, so that a half-written one is never taken for whole."""
     if not trainer.is_world_process_zero():
@@ -249,9 +352,12 @@ def _save(trainer: _Trainer, folder: Path, config: RunConfig, base: Path, revisi
     model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
     full = isinstance(config.method, FullConfig)
     models.stop_at(model, tokenizer)
+    options: dict[str, Any] = {}
     if full:
         model.to(models.stored_dtype(base))
-    model.save_pretrained(draft)
+    elif (initial := folder.with_name(INITIAL)).is_dir():
+        options["path_initial_model_for_weight_conversion"] = str(initial)
+    model.save_pretrained(draft, **options)
     model.generation_config.save_pretrained(draft)
     tokenizer.save_pretrained(draft)
     (draft / "README.md").unlink(missing_ok=True)

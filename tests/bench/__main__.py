@@ -3,17 +3,28 @@
 import argparse
 import platform
 import sys
+from collections.abc import Callable
+from functools import partial
 
-from tests.bench import datasets, page, steps
+from tests.bench import datasets, history, memory, page, steps
+from tests.bench.table import Row
 
 
 def main() -> None:
     """Run the parts named on the command line, or all."""
-    parts = {"page": page.measure, "steps": steps.measure, "datasets": datasets.measure}
+    parts: dict[str, Callable[[int], list[Row]]] = {
+        "page": page.measure,
+        "steps": steps.measure,
+        "datasets": datasets.measure,
+        "history": history.measure,
+        "memory": memory.measure,
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[], help=f"of {', '.join(parts)}")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs; medians are printed")
+    parser.add_argument("--rows", type=int, default=datasets.ROWS, help="of the datasets part")
     options = parser.parse_args()
+    parts["datasets"] = partial(datasets.measure, rows=options.rows)
     print(f"{platform.processor() or platform.machine()}, {platform.system()}, Python {platform.python_version()}")
     print("| figure | ours | opponent | ratio | target |\n|---|---|---|---|---|")
     missed = False

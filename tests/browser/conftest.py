@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.hub.fixture import Hub, running_hub
 from tests.running import wait_for
@@ -27,6 +27,7 @@ QUIET = [
     "--disable-sync",
     "--no-first-run",
 ]
+expect.set_options(timeout=30_000)  # a busy machine is slow, not wrong
 TOKEN = "hf_AliceOfTheBrowser0123456789"
 
 

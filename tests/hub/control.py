@@ -37,6 +37,12 @@ def _gate(hub: Hub, body: dict[str, Any]) -> None:
     hub.store.save(repo)
 
 
+def _downloads(hub: Hub, body: dict[str, Any]) -> None:
+    repo = _repo(hub, body)
+    repo.downloads = int(body["count"])
+    hub.store.save(repo)
+
+
 def _files(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
     commit = hub.store.commit_at(_repo(hub, body), body.get("revision", "main"))
     return {
@@ -66,6 +72,7 @@ ACTIONS: dict[str, Action] = {
     "requests": lambda hub, body: hub.log.entries(),
     "clear-requests": lambda hub, body: hub.log.clear(),
     "gate": _gate,
+    "downloads": _downloads,
     "files": _files,
     "commits": _commits,
     "repos": _repos,

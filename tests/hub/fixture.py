@@ -99,6 +99,10 @@ class Hub:
         """Make a repository gated; only its owners and the granted users get its files."""
         self._act("gate", repo=repo, kind=kind, granted=granted or [])
 
+    def set_downloads(self, repo: str, count: int) -> None:
+        """How often a model was downloaded in the last thirty days."""
+        self._act("downloads", repo=repo, count=count)
+
     def repos(self) -> list[dict[str, Any]]:
         """Every repository: kind, id and whether it is private."""
         return list(self._act("repos"))

@@ -46,8 +46,14 @@ def _as_list(value: Any) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
-def _tags(card: dict[str, Any], files: dict[str, FileEntry]) -> list[str]:
-    tags = [str(card[key]) for key in ("library_name", "pipeline_tag") if card.get(key)]
+def _pipeline_tag(card: dict[str, Any], config: dict[str, Any] | None) -> str | None:
+    """What the card says, else what the Hub itself concludes from the architecture."""
+    architectures = (config or {}).get("architectures") or [""]
+    return card.get("pipeline_tag") or ("text-generation" if architectures[0].endswith("ForCausalLM") else None)
+
+
+def _tags(card: dict[str, Any], files: dict[str, FileEntry], pipeline_tag: str | None) -> list[str]:
+    tags = [str(tag) for tag in (card.get("library_name"), pipeline_tag) if tag]
     tags += ["safetensors"] if any(path.endswith(".safetensors") for path in files) else []
     tags += _as_list(card.get("tags")) + _as_list(card.get("language"))
     for key, prefix in (("license", "license"), ("base_model", "base_model"), ("datasets", "dataset")):
@@ -98,7 +104,8 @@ def siblings(commit: Commit, *, blobs: bool) -> list[dict[str, Any]]:
 
 def describe(store: Store, repo: Repo, commit: Commit, *, blobs: bool = False) -> dict[str, Any]:
     """All that is known about a repository at a commit."""
-    card = _read_card(store, commit)
+    card, config = _read_card(store, commit), _config(store, commit.files)
+    pipeline_tag = _pipeline_tag(card, config) if repo.kind == "model" else card.get("pipeline_tag")
     about: dict[str, Any] = {
         "_id": f"{repo.kind}-{repo.id}",
         "id": repo.id,
@@ -109,9 +116,9 @@ def describe(store: Store, repo: Repo, commit: Commit, *, blobs: bool = False) -
         "private": repo.private,
         "gated": repo.gated,
         "disabled": False,
-        "downloads": 0,
+        "downloads": repo.downloads,
         "likes": 0,
-        "tags": _tags(card, commit.files),
+        "tags": _tags(card, commit.files, pipeline_tag),
         "cardData": card or None,
         "siblings": siblings(commit, blobs=blobs),
         "usedStorage": sum(entry.size for entry in commit.files.values() if entry.lfs),
@@ -119,9 +126,9 @@ def describe(store: Store, repo: Repo, commit: Commit, *, blobs: bool = False) -
     if repo.kind == "model":
         about |= {
             "modelId": repo.id,
-            "pipeline_tag": card.get("pipeline_tag"),
+            "pipeline_tag": pipeline_tag,
             "library_name": card.get("library_name"),
-            "config": _config(store, commit.files),
+            "config": config,
             "safetensors": _safetensors(store, commit.files),
         }
     if repo.kind == "space":

@@ -104,6 +104,7 @@ class Repo:
     refs: dict[str, str] = field(default_factory=dict)
     pulls: list[Pull] = field(default_factory=list)
     space: dict[str, Any] = field(default_factory=dict)
+    downloads: int = 0
 
     @property
     def id(self) -> str:

@@ -124,12 +124,14 @@ async def search(request: Request) -> Response:
             continue
         if query.get("pipeline_tag", about.get("pipeline_tag")) != about.get("pipeline_tag"):
             continue
-        if "full" not in query and "expand" not in query:
-            about = {key: value for key, value in about.items() if key not in ("siblings", "sha", "safetensors")}
-        found.append(only(about, query.getlist("expand")))
+        found.append(about)
     if query.get("sort") in ("lastModified", "createdAt", "downloads", "likes"):
-        found.sort(key=lambda about: about.get(query["sort"], ""), reverse=True)
-    return JSONResponse(found[: int(query.get("limit", 1000))])
+        found.sort(key=lambda about: about[query["sort"]], reverse=True)
+    del found[int(query.get("limit", 1000)) :]
+    if "full" not in query and "expand" not in query:
+        left_out = ("siblings", "sha", "safetensors")
+        found = [{key: value for key, value in about.items() if key not in left_out} for about in found]
+    return JSONResponse([only(about, query.getlist("expand")) for about in found])
 
 
 async def auth_check(request: Request) -> Response:

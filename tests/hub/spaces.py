@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -27,6 +29,24 @@ async def runtime(request: Request) -> Response:
     )
 
 
+HARDWARE: list[dict[str, Any]] = [
+    {"name": name, "prettyName": title, "cpu": cpu, "ram": ram, "accelerator": None, "unitLabel": "minute"}
+    | {"unitCostMicroUSD": cost, "unitCostUSD": cost / 1e6}
+    for name, title, cpu, ram, cost in (
+        ("cpu-basic", "CPU Basic", "2 vCPU", "16 GB", 0),
+        ("t4-small", "Nvidia T4 - small", "4 vCPU", "15 GB", 6667),
+    )
+]
+
+
+async def hardware(request: Request) -> Response:
+    """What a Space can run on, and what a minute of it costs."""
+    return JSONResponse(HARDWARE)
+
+
 def space_routes() -> list[BaseRoute]:
-    """The routes of Spaces: hardware, sleep time, pause, restart, secrets and variables belong here."""
-    return [Route("/api/{kind:kind}/{namespace}/{name}/runtime", runtime)]
+    """The routes of Spaces: sleep time, pause, restart, secrets and variables belong here."""
+    return [
+        Route("/api/spaces/hardware", hardware),
+        Route("/api/{kind:kind}/{namespace}/{name}/runtime", runtime),
+    ]

@@ -15,10 +15,13 @@ from ftapp.contract.report import CheckRequest, HubSource, SourceFile
 from ftapp.processes import checking
 from ftapp.settings import read_settings
 from ftapp.store.building import build
+from ftapp.store.jobs import Job
 from ftapp.studio import Studio
+from ftapp.terminal.verbs import main
 from tests.hub.fixture import running_hub
 from tests.running import wait_for, write_rows
 
+ROOT = Path(__file__).resolve().parents[2]
 FILLER = "and so on and so forth " * 20
 
 
@@ -51,7 +54,7 @@ def test_a_large_file_is_checked_elsewhere_and_says_the_same(studio: Studio, tmp
     assert [number for number, _ in studio.search_examples(info.id, "What IS 24990 and")] == [24_990]
     request = CheckRequest(files=[SourceFile(path=str(path), name=path.name)])
     assert build(request, None).findings == info.report.findings
-    assert studio.check_file(path).valid == 25_000
+    assert studio.check_files([(path, path.name)]).valid == 25_000
 
 
 def test_a_check_is_cancelled_at_any_moment_and_leaves_nothing(studio: Studio, tmp_path: Path) -> None:
@@ -71,6 +74,88 @@ def test_a_check_is_cancelled_at_any_moment_and_leaves_nothing(studio: Studio, t
     assert studio.add_dataset(write_rows(tmp_path / "x.jsonl"), "x.jsonl").report.valid == 96
 
 
+WEB = """
+import sys
+from pathlib import Path
+from ftapp.settings import read_settings
+from ftapp.studio import Studio
+print(Studio(read_settings()).add_dataset(Path(sys.argv[1]), sys.argv[2]).report.valid)
+"""
+
+
+class Web:
+    """A process that adds a large file, and the check that it started."""
+
+    def __init__(self, studio: Studio, path: Path, name: str) -> None:
+        argv = [sys.executable, "-c", WEB, str(path), name]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        self._folder, self._name = studio.folder / "datasets", name
+        self.place = wait_for(self._place, f"the check of {name}")
+        worker = Job(self.place).process()
+        assert worker
+        self.worker = psutil.Process(worker.pid)
+        self.tree = wait_for(self._tree, "the processes of its worker")
+
+    def _place(self) -> Path | None:
+        for place in self._folder.glob(".check-*/process.json"):
+            if self._name in (place.parent / "config.json").read_text():
+                return place.parent
+        return None
+
+    def _tree(self) -> list[psutil.Process] | None:
+        helpers = self.worker.children(recursive=True)
+        return [self.worker, *helpers] if len(helpers) > 3 else None
+
+    def left(self) -> list[psutil.Process]:
+        return [p for p in self.tree if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_what_a_killed_web_process_left_is_swept_and_nothing_else(studio: Studio, tmp_path: Path) -> None:
+    path = write_large(tmp_path / "large.jsonl", 50_000)
+    live = Web(studio, path, "live.jsonl")
+    live.worker.suspend()
+    dead = Web(studio, path, "dead.jsonl")
+    dead.process.kill()
+    dead.process.wait()
+    wait_for(lambda: not dead.left(), "the end of the check that nobody waits for", 30)
+    stuck = Web(studio, path, "stuck.jsonl")
+    stuck.worker.suspend()
+    stuck.process.kill()
+    stuck.process.wait()
+    assert dead.place.exists()
+    assert stuck.left()
+    studio.sweep()
+    assert not stuck.left()
+    folder = studio.folder / "datasets"
+    kept = sorted(p.name for p in folder.iterdir() if p.suffix != ".lock")
+    assert kept[0] == live.place.name
+    assert [name.split("-")[0] for name in kept[1:]] == [".live"]
+    live.worker.resume()
+    assert live.process.communicate(timeout=120)[0] == "50000\n"
+    assert [p.name.split("-")[0] for p in folder.iterdir() if p.suffix != ".lock"] == ["live"]
+
+
+def test_the_app_sweeps_when_it_starts(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from app import create_app
+
+    monkeypatch.setenv("FTAPP_PORT", "0")
+    left = home / "local" / "datasets" / ".check-0123456789ab"
+    left.mkdir(parents=True)
+    app = create_app(read_settings())
+    app.start()
+    app.close()
+    assert not left.exists()
+
+
+def test_the_helpers_of_a_killed_check_end_with_it(studio: Studio, tmp_path: Path) -> None:
+    web = Web(studio, write_large(tmp_path / "large.jsonl", 50_000), "x.jsonl")
+    web.worker.kill()
+    wait_for(lambda: not web.left(), "the end of its helpers", 30)
+    web.process.communicate(timeout=30)
+    assert web.process.returncode == 1
+    assert [p for p in (studio.folder / "datasets").iterdir() if p.suffix != ".lock"] == []
+
+
 def test_what_the_other_process_refuses_is_told_as_if_here(studio: Studio, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(
@@ -80,6 +165,47 @@ def test_what_the_other_process_refuses_is_told_as_if_here(studio: Studio, tmp_p
     with pytest.raises(EncodingNeeded) as caught:
         studio.add_dataset(path, "x.csv")
     assert (caught.value.encoding, "é,ü" in caught.value.excerpt) == ("cp1252", True)
+
+
+def write_endless(path: Path, size: int = 500 * 2**20) -> Path:
+    """One line of half a gigabyte."""
+    with path.open("wb") as file:
+        file.write(b'{"text": "')
+        for _ in range(size // 2**20):
+            file.write(b"x" * 2**20)
+        file.write(b'"}\n')
+    return path
+
+
+def largest_peak(but: set[psutil.Process]) -> int:
+    """KiB that the largest of our child processes ever held; 0 if there is none."""
+    found = [0]
+    for child in set(children()) - but:
+        try:
+            status = Path(f"/proc/{child.pid}/status").read_text()
+        except OSError:
+            continue
+        found += [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
+    return max(found)
+
+
+def test_a_line_of_half_a_gigabyte_is_refused_in_bounded_memory(studio: Studio, tmp_path: Path) -> None:
+    path = write_endless(tmp_path / "endless")
+    others, peaks, mine = set(children()), [0], psutil.Process().memory_info().rss
+
+    def progress(done: int, total: int) -> None:
+        peaks.append(largest_peak(others))
+
+    with pytest.raises(DatasetError, match=r"No row of x\.jsonl can be used: row 1: the line is longer than 16 MiB"):
+        studio.add_dataset(path, "x.jsonl", progress)
+    assert [p.name for p in (studio.folder / "datasets").iterdir() if p.suffix != ".lock"] == []
+    with pytest.raises(DatasetError, match=r"x\.csv has a line of more than 16 MiB"):
+        studio.check_files([(path, "x.csv")], progress)
+    report = studio.check_files([(path, "x.txt")], progress)
+    assert (report.rows, report.valid) == (1, 0)
+    assert report.problems[0].message == "the paragraph is longer than 16 MiB"
+    assert 0 < max(peaks) < 300 * 1024
+    assert psutil.Process().memory_info().rss - mine < 100 * 2**20
 
 
 def test_too_large_a_file_is_told_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +225,7 @@ def test_too_large_a_file_is_told_the_limit(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_pasted_rows_are_read_as_what_they_are(studio: Studio, text: str, filename: str, valid: int) -> None:
-    info = studio.add_pasted(text)
+    info = studio.add_upload(studio.hold_pasted(text).id)
     assert (info.filename, info.report.valid) == (filename, valid)
 
 
@@ -142,6 +268,22 @@ def test_rows_to_measure_on_may_be_a_file_of_their_own(studio: Studio, tmp_path:
     same = parse_run_config({"data": {"dataset": train.id, "eval_dataset": train.id}})
     with pytest.raises(DatasetError, match="Every row of"):
         studio.start_training(same)
+
+
+def test_the_terminal_measures_and_shows_rows_as_tokens(
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_rows(tmp_path / "x.jsonl", 40)
+    path.write_text(path.read_text() + '{"text": "no turns"}\n')
+    options = ["--model", str(tiny_llama), "--max-length", "40", "--show", "2", "--json"]
+    assert main(["check", str(path), *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    lengths = found["lengths"]
+    assert (lengths["rows"], lengths["max_length"], lengths["refused"]) == (40, 40, 0)
+    assert 40 <= lengths["p50"] <= lengths["p95"] <= lengths["p99"] <= lengths["longest"] == lengths["suggested"]
+    assert 0 < lengths["answers_cut"] <= 40
+    [first, _] = found["token_rows"]
+    assert "".join(piece["text"] for piece in first["pieces"] if piece["trained"]) == "It is 0.<|im_end|>"
 
 
 TOKEN = "hf_AliceOfTheDatasets0123456789"
@@ -207,6 +349,13 @@ def test_a_dataset_of_the_hub_is_pinned_to_what_was_shown(tmp_path: Path) -> Non
         (folder / "data/part-1.jsonl").write_bytes(files["data/test.jsonl"])
         assert run(UPLOAD, str(folder)).returncode == 0
         done = run(USE, first)
+
+        def check(*argv: str) -> "subprocess.CompletedProcess[str]":
+            command = [sys.executable, "-m", "ftapp", "check", *argv]
+            return subprocess.run(command, env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+
+        unsaid = check("hub:alice/rows", "--config", "plain")
+        checked = check(f"hub:alice/rows@{first}", "--split", "train", "--export", str(tmp_path / "r.jsonl"), "--json")
     assert done.returncode == 0, done.stderr
     told, info, heard, refused, left = json.loads(done.stdout.splitlines()[-1])
     assert (told["licence"], told["revision"]) == ("mit", first)
@@ -219,6 +368,15 @@ def test_a_dataset_of_the_hub_is_pinned_to_what_was_shown(tmp_path: Path) -> Non
     assert heard
     assert "There is no dataset 'alice/nothing'" in refused
     assert left == []
+    assert unsaid.returncode == 2
+    assert "plain/train (0.0 MiB), plain/test (0.0 MiB)" in unsaid.stderr
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stderr.splitlines() == [
+        f"alice/rows at {first}: config plain, split train, 2 files, {size / 2**20:.1f} MiB."
+    ]
+    report = json.loads(checked.stdout)
+    assert (report["valid"], report["source"]) == (106, told["sources"][0])
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 106
 
 
 def test_splits_are_told_by_the_files_names() -> None:

@@ -44,6 +44,21 @@ def test_a_model_is_known_by_its_headers(hub: Hub, tiny_llama: Path, tmp_path: P
     told = ask(hub.env(tmp_path / "hf2"), "hf_alice", "alice/tiny")
     assert '"model.layers.0.self_attn.q_proj.weight":[64,64]' in told
     assert '"licence":null' in told
+    code = (
+        "import sys\nfrom ftapp.settings import read_settings\nfrom ftapp.studio import Studio\n"
+        "config = Studio(read_settings()).demo_config()\n"
+        "for id in sys.argv[1:]:\n"
+        "    model = config.model.model_copy(update={'id': id})\n"
+        "    view = Studio(read_settings()).memory(config.model_copy(update={'model': model}), 64)\n"
+        "    print(view.estimate.model_dump_json())\n"
+    )
+    env = hub.env(tmp_path / "hf4", "hf_alice")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "alice/tiny", str(tiny_llama)], env=env, capture_output=True, text=True
+    )
+    remote, local = done.stdout.splitlines() or [done.stderr]
+    assert remote == local, "the estimate is the same from the Hub's headers and from the files"
+    assert not list((tmp_path / "hf4").rglob("*.safetensors")), "no weights are downloaded"
     hidden = ask(hub.env(tmp_path / "hf3"), "hf_bob", "alice/tiny")
     assert hidden.startswith("HubError There is no model or repository 'alice/tiny' that this token can see")
 

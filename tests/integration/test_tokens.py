@@ -125,7 +125,7 @@ def test_the_trainers_batch_has_the_previewed_labels(name: str, stop: str, tiny_
             report_to=[],
             per_device_train_batch_size=len(rows),
         ),
-        train_dataset=token_table(rows, tmp_path / "rows" / "train.arrow"),
+        train_dataset=token_table(rows, tmp_path / "rows" / "train.arrow")[0],
         processing_class=made.tokenizer,
     )
     batch = next(iter(trainer.get_train_dataloader()))
@@ -177,3 +177,33 @@ def test_what_the_preview_counts_is_what_the_training_saw(trained: Trained) -> N
 def test_a_preview_of_a_model_that_is_not_there_is_told(studio: Studio, dataset: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a model's folder"):
         list(studio.measure(dataset, ModelConfig(id=str(tmp_path / "nothing"))))
+
+
+def test_rows_laid_end_to_end_have_the_loss_of_padded_rows(tiny_llama: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    made = encoder("llama3_1", "<|eot_id|>")
+    rows = [{"input_ids": row.input_ids, "labels": row.labels} for one in (ONE, TWO) for row in made.encode(one)]
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
+    model.resize_token_embeddings(len(made.tokenizer))
+    losses = []
+    for packed in (False, True):
+        batch = DataCollatorForLanguageModeling(pad_token_id=made.tokenizer.pad_token_id, padding_free=packed)(rows)
+        assert batch["input_ids"].shape[0] == (1 if packed else len(rows))
+        with torch.no_grad():
+            losses.append(float(model(**batch).loss))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_model_that_carries_a_state_along_is_never_packed() -> None:
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    from ftapp.workers.models import attend_by_flash
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = Lfm2Config(**shape, num_key_value_heads=1, vocab_size=64, layer_types=["conv", "full_attention"])
+    model = Lfm2ForCausalLM(config)
+    assert model._supports_flash_attn, "its attention layers alone would not be the reason"
+    assert attend_by_flash(model) is False

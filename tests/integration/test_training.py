@@ -1,6 +1,5 @@
 """Training with real processes: every method learns; stop saves; a killed worker is told as lost and can be resumed."""
 
-import math
 import os
 import signal
 from pathlib import Path
@@ -84,9 +83,9 @@ def test_a_killed_worker_is_lost_and_can_be_resumed(studio: Studio, tiny_llama: 
     assert view.status == "lost"
     assert "killed" in view.message
     assert "checkpoint" in view.hint
-    step = view.state.checkpoints[-1].step
+    step = view.state.metrics[-1].step
     studio.resume(run)
-    wait_for(lambda: (m := studio.run(run).state.metrics) and m[-1].step > step + 1, "steps after the checkpoint")
+    wait_for(lambda: (m := studio.run(run).state.metrics) and m[-1].step > step + 1, "steps after the kill")
     view = studio.run(run)
     assert view.status == "running"
     steps = [metrics.step for metrics in view.state.metrics]
@@ -142,23 +141,6 @@ def test_a_model_that_transformers_does_not_know_fails_in_plain_words(
     assert "Traceback" in view.state.end.traceback
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_a_hint(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
-    with torch.no_grad():
-        model.model.norm.weight[0] = torch.nan
-    model.save_pretrained(tmp_path / "broken")
-    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        (tmp_path / "broken" / file).write_bytes((tiny_llama / file).read_bytes())
-    view = finish(studio, studio.start_training(config_for(studio, tmp_path / "broken", tmp_path)))
-    assert view.status == "failed"
-    assert "not a finite number" in view.message
-    assert "learning rate" in view.hint
-    assert math.isnan(view.state.metrics[0].loss), "a NaN loss is news"
-
-
 def test_over_long_rows_are_left_out_and_counted(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
     config = config_for(studio, tiny_llama, tmp_path, data={"max_length": 16}, duration={"max_steps": 1})
     view = finish(studio, studio.start_training(config))
@@ -166,25 +148,12 @@ def test_over_long_rows_are_left_out_and_counted(studio: Studio, tiny_llama: Pat
     assert "fits into 16 tokens" in view.message
 
 
-def test_a_full_disk_is_told_and_loses_nothing(tiny_llama: Path, tmp_path: Path) -> None:
-    """On a disk of 3 MiB the second checkpoint does not fit."""
-    import subprocess
-
-    from ftapp.settings import Settings
-
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("only root can mount a small disk")
-    try:
-        studio = Studio(Settings(disk / "home", "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
-        config = config_for(studio, tiny_llama, tmp_path, "full", evaluation={"steps": 1})
-        view = finish(studio, studio.start_training(config))
-        assert view.status == "failed", view.message
-        assert view.message == "The disk is full."
-        assert "checkpoint" in view.hint
-        assert view.state.metrics, "what was said before is still there"
-        assert studio.dataset(view.config.data.dataset).report.valid == 96
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+def test_early_stopping_ends_a_run_that_gets_no_better(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
+    config = config_for(
+        studio, tiny_llama, tmp_path, optim={"learning_rate": 1e-30}, duration={"epochs": 10},
+        evaluation={"steps": 2, "early_stopping_patience": 1},
+    )  # fmt: skip
+    view = finish(studio, studio.start_training(config))
+    assert view.status == "finished", view.message
+    assert [evaluation.step for evaluation in view.state.evaluations] == [2, 4]
+    assert view.state.metrics[-1].step == 4 < view.state.metrics[-1].total_steps

@@ -87,8 +87,27 @@ def test_a_problem_between_two_fields_is_told_at_the_one_to_change() -> None:
     assert problems(config(batch={"effective_size": 8, "micro_size": 3})) == {
         "batch.micro_size": "3 does not divide the batch size 8 without a rest"
     }
+    told = problems(config(batch={"packing": True, "micro_size": 1}))
+    assert list(told) == ["batch.packing"]
     told = problems(config(data__eval_fraction=0, evaluation__early_stopping_patience=2))
     assert list(told) == ["evaluation.early_stopping_patience"]
+
+
+@pytest.mark.parametrize(
+    ("method", "adapter", "field", "words"),
+    [
+        ({"type": "lora", "init": "pissa", "dora": True}, None, "method.init", "cannot be used with DoRA"),
+        ({"type": "qlora", "init": "olora"}, None, "method.init", "keeps in 4 bit"),
+        ({"type": "lora", "init": "gaussian"}, "run-1", "method.init", "starts a new adapter"),
+        ({"type": "full"}, "run-1", "model.adapter", "no adapter to go on from"),
+    ],
+)
+def test_kinds_of_adapters_that_exclude_each_other(
+    method: dict[str, Any], adapter: str | None, field: str, words: str
+) -> None:
+    told = problems(config(method=method, model__adapter=adapter))
+    assert list(told) == [field]
+    assert words in told[field]
 
 
 def test_the_message_names_the_first_problem_and_counts_the_rest() -> None:

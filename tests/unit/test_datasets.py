@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from ftapp.contract.errors import DatasetError, StorageError
 from ftapp.contract.examples import Example, Message
 from ftapp.contract.report import DatasetInfo
 from ftapp.store.datasets import DatasetStore
+from ftapp.store.files import abandoned, alone
 from ftapp.store.splits import split
 
 LINE = '{"question": "q%d", "answer": "a"}\n'
@@ -78,10 +80,27 @@ def test_many_at_once_store_it_once(store: DatasetStore, file: Path) -> None:
     assert len(list(store.examples(done[0].id))) == 10
 
 
-@pytest.mark.parametrize("filename", ["...a", "../../etc/passwd", "a\0b", "ü" * 300, "x" * 300, " \n", "..\\.."])
+@pytest.mark.parametrize(
+    "filename",
+    [
+        "...a",
+        "../../etc/passwd",
+        "a\0b",
+        "ü" * 300,
+        "x" * 300,
+        " \n",
+        "..\\..",
+        "a/../../../b",
+        "\x1b[31m",
+        "\u202ea",
+        "\ud800",
+    ],
+)
 def test_any_filename_stays_inside(store: DatasetStore, file: Path, tmp_path: Path, filename: str) -> None:
-    store.add(file, filename + "é.jsonl")
+    info = store.add(file, filename + "é.jsonl")
     assert names(tmp_path) == ["datasets", "upload"]
+    assert info.filename.isprintable()
+    assert "/" not in info.filename
     assert len(store.all()) == 1
 
 
@@ -129,27 +148,35 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, limit: str) -> None:
 
 
 @pytest.fixture
+def big_file(tmp_path: Path) -> Path:
+    file = tmp_path / "big.jsonl"
+    file.write_text("".join(LINE % number for number in range(1500)))
+    return file
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = os.geteuid() == 0 and not subprocess.call(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], stderr=subprocess.DEVNULL
     )
-    if not mounted:
-        pytest.skip("needs the right to mount a small disk")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if not mounted:  # without the right to mount one, no file may be so large
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, hard))
     yield disk
-    subprocess.run(["umount", disk], check=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    if mounted:
+        subprocess.run(["umount", disk], check=True)
 
 
-def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, small_disk: Path) -> None:
-    file = tmp_path / "big.jsonl"
-    file.write_text("".join(LINE % number for number in range(1500)))
+def test_a_full_disk_leaves_nothing_and_says_so(big_file: Path, small_disk: Path) -> None:
     store = DatasetStore(small_disk / "datasets")
-    with pytest.raises(StorageError, match="No space left on device"):
-        store.add(file, "x.jsonl")
+    with pytest.raises(StorageError, match=r"No space left on device|File too large"):
+        store.add(big_file, "x.jsonl")
     assert names(store.folder) == []
-    file.write_text(LINE % 1)
-    assert store.add(file, "x.jsonl").report.valid == 1
+    big_file.write_text(LINE % 1)
+    assert store.add(big_file, "x.jsonl").report.valid == 1
 
 
 def test_deleting_takes_it_away(store: DatasetStore, file: Path) -> None:
@@ -229,3 +256,42 @@ def test_rows_on_disk_are_plain_json(store: DatasetStore, file: Path) -> None:
     info = store.add(file, "x.jsonl")
     first = (store.folder / info.id / "rows.jsonl").read_text().splitlines()[0]
     assert json.loads(first)["messages"][0] == {"role": "user", "content": "q0"}
+
+
+def test_a_dataset_that_a_dead_writer_had_put_aside_is_put_back(store: DatasetStore, file: Path) -> None:
+    info = store.add(file, "x.jsonl")
+    (store.folder / info.id).rename(store.folder / f".{info.id}.old")
+    (store.folder / f".{info.id}.new").mkdir()
+    with alone(store.folder / f".{info.id}.lock"):
+        store.sweep()  # its writer lives
+        assert names(store.folder) == [f".{info.id}.new", f".{info.id}.old"]
+    store.sweep()
+    assert names(store.folder) == [info.id]
+    assert store.get(info.id) == info
+    (store.folder / f".{info.id}.old").mkdir()
+    store.sweep()
+    assert names(store.folder) == [info.id]
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from ftapp.store.files import workplace
+with workplace(Path(sys.argv[1]), ".hub-") as folder:
+    (folder / "half").write_bytes(b"x")
+    print(folder.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_only_the_workplaces_of_dead_processes_are_abandoned(tmp_path: Path) -> None:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    first, second = [subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], **pipes) for _ in range(2)]
+    folders = [tmp_path / process.stdout.readline().strip() for process in (first, second)]
+    assert list(abandoned(tmp_path, ".hub-")) == []
+    first.kill()
+    first.wait()
+    assert list(abandoned(tmp_path, ".hub-")) == folders[:1]
+    assert names(tmp_path) == [folders[1].name]
+    second.communicate()
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from ftapp.contract import events as ev
 from ftapp.contract.config import PublishConfig, RunConfig, parse_run_config
 from ftapp.contract.errors import JobError, StorageError
 from ftapp.store.eventlog import EventLog
-from ftapp.store.jobs import Job, JobStore, ProcessId, Status
+from ftapp.store.jobs import LOADED, Job, JobStore, Outline, ProcessId, Status
 
 CONFIG = parse_run_config({"model": {"id": "Qwen/Qwen3_0.6B"}, "data": {"dataset": "mine"}})
 WORKER = ProcessId(pid=4_000_000, created=1000.0)
@@ -106,6 +106,89 @@ def test_a_step_that_is_said_again_replaces_the_first(job: Job) -> None:
     assert [e.loss for e in state.evaluations] == [1]
 
 
+def metric(step: int, seconds: float | None, total: int = 40) -> ev.Metrics:
+    return ev.Metrics(step=step, total_steps=total, epoch=step / 40, loss=1, seconds=seconds)
+
+
+def evaluation(step: int, seconds: float | None = None) -> ev.Evaluation:
+    return ev.Evaluation(step=step, loss=1, perplexity=1, tokens=1, seconds=seconds)
+
+
+def resolved(start: int | None = 0) -> ev.Resolved:
+    return ev.Resolved(values={"evaluation.steps": 10}, train_rows=1, eval_rows=1, start_step=start)
+
+
+def test_what_comes_after_the_checkpoint_is_forgotten_when_it_is_done_again(job: Job) -> None:
+    def step(number: int, answer: str) -> list[ev.Event]:
+        samples = [ev.Sample(step=number, prompt=str(n), answer=answer, reference="") for n in range(2)]
+        return [metric(number, 1.0), *samples, evaluation(number), ev.Checkpoint(step=number, name=f"c-{number}")]
+
+    tell(job, started(), resolved(), *(event for number in (5, 10, 15) for event in step(number, "first")))
+    assert [sample.step for sample in job.refresh().samples] == [5, 5, 10, 10, 15, 15]
+    tell(job, started(), resolved(10))
+    state = job.refresh()
+    for told in (state.metrics, state.evaluations, state.checkpoints):
+        assert [event.step for event in told] == [5, 10]
+    assert [sample.step for sample in state.samples] == [5, 5, 10, 10]
+    tell(job, *step(15, "second"))
+    job.refresh()
+    assert [(sample.step, sample.answer) for sample in state.samples][-3:] == [(10, "first")] + [(15, "second")] * 2
+    assert job.refresh() == Job(job.folder).refresh()
+
+
+def test_samples_of_an_older_log_are_replaced_too(job: Job) -> None:
+    def sample(step: int, answer: str) -> ev.Sample:
+        return ev.Sample(step=step, prompt="", answer=answer, reference="")
+
+    tell(job, started(), resolved(None), sample(5, "a"), sample(5, "a"), sample(10, "a"))
+    tell(job, started(), resolved(None), sample(5, "b"), sample(5, "b"))
+    assert [(one.step, one.answer) for one in job.refresh().samples] == [(5, "b"), (5, "b")]
+
+
+def test_the_time_to_go_counts_steps_and_evaluations(job: Job) -> None:
+    state = job.refresh()
+    assert state.remaining_seconds() is None
+    tell(job, started(), resolved(), metric(1, 5.0))
+    job.refresh()
+    assert state.remaining_seconds() is None, "one step may have been slow to start"
+    tell(job, metric(2, 7.0), metric(3, 9.0))
+    job.refresh()
+    assert state.remaining_seconds() == 37 * 2.0, "evaluations are not known yet"
+    tell(job, *(metric(step, 3.0 + 2 * step) for step in range(4, 11)))
+    job.refresh()
+    assert state.remaining_seconds() == 30 * 2.0
+    tell(job, evaluation(10, 4.0))
+    job.refresh()
+    assert state.remaining_seconds() == 30 * 2.0 + 3 * 4.0, "at 20, 30 and 40"
+    tell(job, metric(11, 25.0))
+    job.refresh()
+    assert state.remaining_seconds() == 29 * 2.0 + 3 * 4.0, "an evaluation is no slow step"
+
+
+def test_the_time_to_go_right_after_a_resume_is_that_of_the_checkpoint(job: Job) -> None:
+    tell(job, started(), resolved(), *(metric(step, 2.0 * step) for step in range(1, 16)), evaluation(10, 4.0))
+    tell(job, started(), resolved(10))
+    state = job.refresh()
+    assert state.remaining_seconds() == 30 * 2.0 + 3 * 4.0
+    tell(job, metric(11, 9.0))
+    job.refresh()
+    assert state.remaining_seconds() == 29 * 2.0 + 3 * 4.0, "the first step alone says little"
+    tell(job, metric(12, 10.0), metric(13, 11.0))
+    job.refresh()
+    assert state.remaining_seconds() == 27 * 1.0 + 3 * 4.0, "the new process's own pace"
+    tell(job, *(metric(step, step - 2.0) for step in range(14, 41)))
+    job.refresh()
+    assert state.remaining_seconds() == 4.0, "the last evaluation"
+    tell(job, evaluation(40, 4.0))
+    job.refresh()
+    assert state.remaining_seconds() == 0.0
+
+
+def test_steps_without_a_time_say_nothing_of_the_time_to_go(job: Job) -> None:
+    tell(job, started(), metric(1, None), metric(2, None))
+    assert job.refresh().remaining_seconds() is None
+
+
 def test_events_are_read_as_they_come(job: Job) -> None:
     assert job.refresh().count == 0
     tell(job, started())
@@ -125,15 +208,47 @@ def test_a_name_that_is_no_run_is_refused(store: JobStore, job: Job, name: str) 
         store.get(name)
 
 
-def test_runs_are_listed_newest_first_and_strangers_are_not(store: JobStore) -> None:
-    names = [store.create(CONFIG).name for _ in range(3)]
-    (store.folder / ".draft.new").mkdir()
-    (store.folder / "no-config").mkdir()
-    (store.folder / "file").write_text("")
-    found = store.all()
-    assert sorted(job.name for job in found) == sorted(names)
-    assert [job.created for job in found] == sorted((job.created for job in found), reverse=True)
-    assert JobStore(store.folder / "nothing here").all() == []
+def test_a_request_to_resume_lasts_until_a_new_process_or_a_stop(job: Job) -> None:
+    job.record_process(WORKER)
+    tell(job, started(), ev.Stopped(step=3))
+    job.request_stop()
+    job.request_resume()
+    assert (job.status(False), job.status(True)) == ("queued", "stopped")
+    assert Job(job.folder).status(False) == "queued"
+    job.request_stop()
+    assert job.status(False) == "stopped"
+    job.request_resume()
+    job.record_process(ProcessId(pid=4_000_001, created=2000.0))
+    assert job.status(False) == "stopped"
+
+
+def test_the_outline_of_a_log_adds_up_to_the_same_but_for_most_metrics(job: Job) -> None:
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def at(second: int, step: int) -> ev.Metrics:
+        return ev.Metrics(step=step, total_steps=9, epoch=0, loss=step, time=begun + timedelta(seconds=second))
+
+    tell(job, started(at=begun.timestamp()), *(at(step, step) for step in range(1, 7)))
+    tell(job, ev.Evaluation(step=6, loss=2, perplexity=1, tokens=1, time=begun + timedelta(seconds=8)))
+    tell(job, started(at=begun.timestamp() + 1000), at(1001, 5), at(1002, 6), at(1003, 7))
+    tell(job, ev.Note(message='says "type":"metrics"', time=begun + timedelta(seconds=1004)))
+    with (job.folder / "events.jsonl").open("ab") as file:
+        file.write(b'not json\n{"time":"2026-01-01T00:00:00Z","type":"metrics"}\n{"time":"20')
+    whole, outline = job.refresh(), Outline(job.folder).refresh()
+    assert [metrics.step for metrics in whole.metrics] == [1, 2, 3, 4, 5, 6, 7]
+    assert [metrics.step for metrics in outline.metrics] == [1, 5, 7]
+    assert outline.evaluations == whole.evaluations
+    assert outline.notes == whole.notes
+    assert outline.worked_seconds == whole.worked_seconds == 8 + 4
+
+
+def test_events_that_were_forgotten_are_read_again(store: JobStore, job: Job) -> None:
+    tell(job, started(), ev.Note(message="x"))
+    assert store.get(job.name).refresh().count == 2
+    for _ in range(LOADED):
+        store.get(store.create(CONFIG).name)
+    assert job.state.count == 0
+    assert job.refresh().count == 2
 
 
 def test_publications_count_up_inside_their_run(store: JobStore, job: Job) -> None:

@@ -7,13 +7,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from ftapp.contract.config import RunConfig, parse_run_config
-from ftapp.processes.child import alive, identify, start_detached, stop_tree
-from ftapp.processes.launch import worker_argv, worker_env
+from ftapp.contract import events as ev
+from ftapp.contract.config import BatchConfig, RunConfig, parse_run_config
+from ftapp.processes.child import alive, identify, lacked_memory, oom_kills, start_detached, stop_tree
+from ftapp.processes.gpus import processes_for
+from ftapp.processes.launch import launch, worker_argv, worker_env
 from ftapp.processes.scheduler import Scheduler
 from ftapp.store.jobs import Job, JobStore, ProcessId
 
@@ -119,7 +122,7 @@ def test_the_queue_is_oldest_first_over_all_users(tmp_path: Path, stores: list[J
     second, first, third = created(ann, 200), created(bob, 100), created(ann, 300)
     created(bob, 50).request_stop()
     scheduler = Scheduler(tmp_path, None)
-    assert [job.name for job in scheduler.queue()] == [first.name, second.name, third.name]
+    assert [waiting.job.name for waiting in scheduler.queue()] == [first.name, second.name, third.name]
     assert scheduler.running() == []
 
 
@@ -153,3 +156,58 @@ def test_a_scheduler_that_is_told_to_stop_stops(tmp_path: Path) -> None:
     stopped.set()
     thread.join(timeout=10)
     assert not thread.is_alive()
+
+
+def test_ranks_end_when_what_started_them_is_killed(tmp_path: Path, stores: list[JobStore]) -> None:
+    job = stores[0].create(CONFIG)
+    launch(job, "train", None, processes=2)
+    process = job.process()
+    assert process
+    launcher = psutil.Process(process.pid)
+    wait_for(lambda: len(launcher.children()) == 2, "both ranks were started")
+    ranks = [identify(rank.pid) for rank in launcher.children()]
+    launcher.kill()
+    wait_for(lambda: not any(alive(rank) for rank in ranks), "the ranks have ended too")
+    assert job.status(alive(process)) == "lost"
+
+
+def test_when_the_first_rank_is_killed_the_run_says_so(tmp_path: Path, stores: list[JobStore]) -> None:
+    job = stores[0].create(CONFIG)
+    launch(job, "train", None, processes=2)
+    wait_for(lambda: job.refresh().started, "the first rank was started")
+    assert job.state.started
+    psutil.Process(job.state.started.pid).kill()
+    wait_for(lambda: job.status(alive(job.process())) == "failed", "the run has failed")
+    end = job.refresh().end
+    assert isinstance(end, ev.Failed)
+    assert (end.kind, end.message.split(",")[0]) == (
+        "process",
+        "Process 1 of the 2 that train together was ended by SIGKILL",
+    )
+    wait_for(lambda: not alive(job.process()), "the launcher has ended")
+
+
+@pytest.mark.parametrize(
+    ("effective", "micro", "available", "processes"),
+    [(16, "auto", 4, 4), (16, 8, 4, 2), (16, 16, 4, 1), (6, "auto", 4, 3), (1, "auto", 8, 1), (5, "auto", 0, 1)],
+)
+def test_a_batch_is_shared_by_as_many_processes_as_it_divides_into(
+    effective: int, micro: Any, available: int, processes: int
+) -> None:
+    batch = BatchConfig(effective_size=effective, micro_size=micro)
+    assert processes_for(batch, available) == processes
+
+
+def test_processes_that_the_kernel_ended_for_want_of_memory_are_counted(tmp_path: Path) -> None:
+    assert oom_kills(tmp_path) is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "vmstat").write_text("nr_free_pages 20\noom_kill 3\n")
+    assert oom_kills(tmp_path) == 3
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/memory.events").write_text("low 0\nhigh 0\nmax 9\noom 1\noom_kill 1\n")
+    assert oom_kills(tmp_path) == 1
+    assert isinstance(oom_kills(), int)
+    now = identify(os.getpid())
+    assert not lacked_memory(now)
+    assert not lacked_memory(None)
+    assert lacked_memory(now.model_copy(update={"oom_kills": -1}))

@@ -54,6 +54,20 @@ def test_csv_in_every_encoding(tmp_path: Path, encoding: str) -> None:
     assert places(found) == [(1, 2), (2, 5)]
 
 
+def test_half_a_surrogate_pair_costs_that_row_alone(tmp_path: Path) -> None:
+    halves = [
+        '{"\\ud800": 1}',
+        '{"question": "\\udfff", "answer": "a"}',
+        '{"question": "\\ud83d\\ude00", "answer": "a"}',
+    ]
+    (tmp_path / "x.json").write_text(f"[{', '.join(halves)}]")
+    report = check(tmp_path / "x.json")
+    assert (report.valid, report.columns) == (1, ["question", "answer"])
+    told = "the row contains half of a surrogate pair, which is no character"
+    assert [(p.row, p.message, p.kind) for p in report.problems] == [(1, told, "not_text"), (2, told, "not_text")]
+    assert report.problems[0].excerpt == halves[0]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_json_array(tmp_path: Path, encoding: str) -> None:
     found = rows(tmp_path / "x.json", f" \n[{LINE},{LINE}, 3]".encode(encoding))

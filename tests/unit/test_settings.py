@@ -14,7 +14,7 @@ def test_the_defaults_are_for_this_machine_alone(home: Path) -> None:
     assert (settings.host, settings.port) == ("127.0.0.1", 7860)
     assert settings.max_upload_bytes == 2 * 2**30
     assert (settings.stop_grace_seconds, settings.chat_idle_seconds) == (600, 600)
-    assert settings.hub_token is None
+    assert (settings.hub_token, settings.devices) == (None, None)
 
 
 def test_the_home_is_absolute_and_may_use_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -26,12 +26,13 @@ def test_the_home_is_absolute_and_may_use_a_tilde(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_is_set_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"PORT": "0", "MAX_UPLOAD_MB": "1.5", "STOP_GRACE": "0", "CHAT_IDLE": "1e3"}.items():
+    values = {"PORT": "0", "MAX_UPLOAD_MB": "1.5", "STOP_GRACE": "0", "CHAT_IDLE": "1e3", "DEVICES": "2"}
+    for name, value in values.items():
         monkeypatch.setenv(f"FTAPP_{name}", value)
     monkeypatch.setenv("HF_TOKEN", " hf_x\n")
     settings = read_settings()
     assert (settings.port, settings.max_upload_bytes, settings.chat_idle_seconds) == (0, 3 * 2**19, 1000)
-    assert settings.stop_grace_seconds == 0
+    assert (settings.stop_grace_seconds, settings.devices) == (0, 2)
     assert settings.hub_token == "hf_x"
 
 
@@ -43,6 +44,7 @@ def test_what_is_set_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
         ("FTAPP_PORT", "nan"),
         ("FTAPP_MAX_UPLOAD_MB", "0"),
         ("FTAPP_STOP_GRACE", "-1"),
+        ("FTAPP_DEVICES", "all"),
         ("FTAPP_CHAT_IDLE", "inf"),
         ("FTAPP_HOME", "~no-such-user/x"),
     ],

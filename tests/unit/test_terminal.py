@@ -14,11 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
-from ftapp.__main__ import main
 from ftapp.contract import events as ev
 from ftapp.contract.config import RunConfig, parse_run_config
+from ftapp.processes.runs import Runs
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job, JobStore
+from ftapp.terminal.verbs import main
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = '{"question": "q", "answer": "a"}\n'
@@ -262,8 +263,8 @@ def watched(home: Path, tmp_path: Path, job: Job) -> Iterator[Callable[..., Watc
             env=environment(),
         )
         terminals.append(terminal)
-        store = JobStore(home / "local" / "runs")
-        while not (made := [each for each in store.all() if each.name != job.name]):
+        runs = Runs(home / "local" / "runs")
+        while not (made := [each for each, _ in runs.all() if each.name != job.name]):
             assert terminal.poll() is None, terminal.communicate()
             time.sleep(0.05)
         return terminal, made[0]
@@ -277,6 +278,7 @@ def watched(home: Path, tmp_path: Path, job: Job) -> Iterator[Callable[..., Watc
 def test_a_queued_run_is_stopped_by_ctrl_c(watched: Callable[..., Watched]) -> None:
     terminal, mine = watched()
     assert terminal.stdout
+    assert terminal.stdout.readline().startswith("Memory, estimated with rows of ")
     assert "queued" in terminal.stdout.readline()
     terminal.send_signal(signal.SIGINT)
     out, err = terminal.communicate(timeout=30)

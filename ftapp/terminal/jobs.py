@@ -1,0 +1,161 @@
+"""The verbs on runs: train, list, stop, resume, merge, push."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from ftapp.contract.config import RunConfig, parse_publish_config, parse_run_config
+from ftapp.contract.errors import ConfigError, FtappError, JobError
+from ftapp.settings import read_settings
+from ftapp.studio import RunView, Studio
+from ftapp.terminal.output import console, print_json, table
+from ftapp.terminal.watch import watch, watch_run
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="The run's name, as `runs` lists it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
+EventsAsJson = Annotated[bool, typer.Option("--json", help="Print the events as JSON lines, as they come.")]
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.json")],
+    json: EventsAsJson = False,
+    leave_out_invalid: Annotated[
+        bool, typer.Option("--leave-out-invalid", help="Train without the rows that cannot be used.")
+    ] = False,
+) -> None:
+    """Train what the config says and watch it; `data.dataset` and `data.eval_dataset` may be files' paths here."""
+    studio, request = _studio(), _read_config(config.expanduser())
+    data = {
+        name: _stored(studio, value, leave_out_invalid)
+        for name in ("dataset", "eval_dataset")
+        if (value := getattr(request.data, name)) is not None
+    }
+    request = request.model_copy(update={"data": request.data.model_copy(update=data)})
+    memory = "" if json else _memory(studio, request)
+    name = studio.start_training(request)
+    if memory:
+        console().print(memory, soft_wrap=True)
+    watch_run(studio, name, json)
+
+
+def runs(json: AsJson = False) -> None:
+    """List the runs, newest first."""
+    found = [_summary(view) for view in _studio().runs()]
+    if json:
+        print_json(found)
+    elif found:
+        shown = ["name", "status", "model", "dataset", "step", "loss", "eval_loss"]
+        console().print(table(shown, [["" if run[key] is None else str(run[key]) for key in shown] for run in found]))
+    else:
+        console().print("There are no runs yet.")
+
+
+def stop(run: RunName, now: Annotated[bool, typer.Option("--now", help="End it without saving.")] = False) -> None:
+    """Ask a run to save what it has and end."""
+    studio = _studio()
+    if not (view := studio.run(run)).active:
+        raise JobError(f"{run} is not at work: it is {view.status}.", "Only a queued or running run can be stopped.")
+    if now:
+        studio.kill(run)
+    else:
+        studio.stop(run)
+    console().print(f"{run} was ended." if now else f"{run} saves what it has and ends.")
+
+
+def resume(run: RunName, json: EventsAsJson = False) -> None:
+    """Take an interrupted run up again from its last checkpoint and watch it."""
+    studio = _studio()
+    events = studio.run(run).folder / "events.jsonl"
+    said = events.stat().st_size if events.exists() else 0
+    studio.resume(run)
+    watch_run(studio, run, json, said)
+
+
+def merge(
+    run: RunName,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the merged model is written.")],
+    json: EventsAsJson = False,
+) -> None:
+    """Merge a run's adapter into its base model and write the result, checked, to a folder."""
+    _publish({"run": run, "artifact": "merged", "folder": str(to.expanduser().absolute())}, json)
+
+
+def push(
+    run: RunName,
+    destination: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hub.")],
+    merged: Annotated[bool, typer.Option("--merged", help="The whole model instead of the adapter alone.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Everybody can see the repository.")] = False,
+    json: EventsAsJson = False,
+) -> None:
+    """Publish a run's result on the Hub, with the write token in HF_TOKEN."""
+    artifact = "merged" if merged else "adapter"
+    _publish({"run": run, "artifact": artifact, "destination": destination, "private": not public}, json)
+
+
+def _stored(studio: Studio, dataset: str, leave_out_invalid: bool) -> str:
+    """A dataset's name; a file is stored first."""
+    if set(dataset) & set("./\\"):  # no dataset's name has these
+        path = Path(dataset).expanduser()
+        return studio.add_dataset(path, path.name, edits=("drop_problems",) if leave_out_invalid else ()).id
+    if leave_out_invalid and studio.dataset(dataset).unresolved:
+        studio.leave_out_problems(dataset)
+    return dataset
+
+
+def _studio() -> Studio:
+    return Studio(read_settings())
+
+
+def _read_config(path: Path) -> RunConfig:
+    try:
+        value = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Give the path of a JSON file.") from None
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.", "Correct it there."
+        ) from None
+    return parse_run_config(value)
+
+
+def _summary(view: RunView) -> dict[str, Any]:
+    metrics, evaluations = view.state.metrics, view.state.evaluations
+    return {
+        "name": view.name,
+        "status": view.status,
+        "created": datetime.fromtimestamp(view.created, UTC).isoformat(timespec="seconds"),
+        "model": view.config.model.id,
+        "dataset": view.config.data.dataset,
+        "method": view.config.method.type,
+        "step": metrics[-1].step if metrics else None,
+        "total_steps": metrics[-1].total_steps if metrics else None,
+        "loss": round(metrics[-1].loss, 4) if metrics else None,
+        "eval_loss": round(evaluations[-1].loss, 4) if evaluations else None,
+        "message": view.message,
+        "hint": view.hint,
+        "folder": str(view.folder),
+    }
+
+
+def _memory(studio: Studio, config: RunConfig) -> str:
+    """What the run would need, in a line; empty if the model's headers cannot be read."""
+    try:
+        view = studio.memory(config)
+    except FtappError:
+        return ""
+    free = f", {view.machine.free / 2**30:.1f} GiB free" if view.machine.free is not None else ""
+    enough = f" Enough would be: {view.changes[0].words}." if view.changes else ""
+    return (
+        f"Memory, estimated with rows of {view.estimate.plan.row_tokens} tokens: {view.estimate.peak / 2**30:.1f} GiB"
+        f" on {view.machine.name}{free}: {view.verdict}.{enough}"
+    )
+
+
+def _publish(config: dict[str, Any], json: bool) -> None:
+    studio, request = _studio(), parse_publish_config(config)
+    number = studio.publish(request)
+    name = f"{request.run}, publication {number}"
+    watch(name, lambda: studio.publication(request.run, number), lambda: studio.stop(request.run, number), json)
