@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ftapp.contract.config import RunConfig, parse_run_config
-from ftapp.studio import RunView, Studio
+from ftapp.studio import Studio
+from ftapp.views import RunView
 
 T = TypeVar("T")
 

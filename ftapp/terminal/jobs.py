@@ -10,9 +10,10 @@ import typer
 from ftapp.contract.config import RunConfig, parse_publish_config, parse_run_config
 from ftapp.contract.errors import ConfigError, FtappError, JobError
 from ftapp.settings import read_settings
-from ftapp.studio import RunView, Studio
+from ftapp.studio import Studio
 from ftapp.terminal.output import console, print_json, table
 from ftapp.terminal.watch import watch, watch_run
+from ftapp.views import RunView
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The run's name, as `runs` lists it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]

@@ -6,8 +6,8 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ftapp.contract import events as ev
-from ftapp.studio import JobView
 from ftapp.terminal.output import console
+from ftapp.views import JobView
 
 
 class Screen:

@@ -11,9 +11,10 @@ import typer
 
 from ftapp.contract.errors import JobError
 from ftapp.store.eventlog import tail
-from ftapp.studio import JobView, RunView, Studio
+from ftapp.studio import Studio
 from ftapp.terminal.output import LEFT_RUNNING, STOPPED
 from ftapp.terminal.screen import Screen
+from ftapp.views import JobView, RunView
 
 POLL_SECONDS = 0.3
 

@@ -9,8 +9,9 @@ import gradio as gr
 from ftapp.contract.config import FullConfig, PublishConfig, parse_publish_config
 from ftapp.contract.errors import ConfigError, FtappError
 from ftapp.contract.events import Finished
-from ftapp.studio import PublicationView, Studio
+from ftapp.studio import Studio
 from ftapp.ui import edge, form, markup, status
+from ftapp.views import PublicationView
 
 FIELDS = {field.name: field for field in form.fields_of(PublishConfig)}
 PLACED = [FIELDS["artifact"], FIELDS["destination"], FIELDS["private"]]

@@ -5,8 +5,8 @@ from typing import Any
 from ftapp.contract.config import RunConfig
 from ftapp.contract.events import Phase
 from ftapp.store.jobs import Status
-from ftapp.studio import JobView
 from ftapp.ui import form, markup
+from ftapp.views import JobView
 
 WORDS: dict[Status, str] = {
     "queued": "Waiting",

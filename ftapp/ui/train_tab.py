@@ -7,8 +7,9 @@ from typing import Any
 import gradio as gr
 
 from ftapp.contract.errors import JobError
-from ftapp.studio import RunView, Studio
+from ftapp.studio import Studio
 from ftapp.ui import charts, confirm, edge, form, history, markup, status
+from ftapp.views import RunView
 
 POLL_SECONDS = 0.7
 RESUMABLE = ("lost", "failed", "stopped")

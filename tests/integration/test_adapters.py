@@ -8,7 +8,8 @@ import pytest
 from ftapp.contract.config import PublishConfig, RunConfig, parse_run_config
 from ftapp.contract.errors import ConfigError, JobError
 from ftapp.store.datasets import DatasetStore
-from ftapp.studio import RunView, Studio
+from ftapp.studio import Studio
+from ftapp.views import RunView
 from ftapp.workers import models
 from ftapp.workers.tokens import IGNORED, Encoder
 from tests.integration.conftest import Trained

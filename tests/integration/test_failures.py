@@ -18,7 +18,8 @@ from ftapp.contract import events as ev
 from ftapp.contract.errors import AcceleratorError, NotFinite
 from ftapp.contract.remedies import changed, remedy
 from ftapp.settings import Settings
-from ftapp.studio import RunView, Studio
+from ftapp.studio import Studio
+from ftapp.views import RunView
 from ftapp.workers.reporting import Reporter
 from tests.running import config_for, finish, wait_for
 

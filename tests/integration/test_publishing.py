@@ -10,7 +10,7 @@ import pytest
 
 from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import HubError, JobError
-from ftapp.studio import PublicationView
+from ftapp.views import PublicationView
 from tests.hub.fixture import Hub, running_hub
 from tests.integration.conftest import Trained
 from tests.running import wait_for

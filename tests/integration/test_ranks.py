@@ -10,7 +10,8 @@ import pytest
 
 from ftapp.contract import events as ev
 from ftapp.settings import read_settings
-from ftapp.studio import RunView, Studio
+from ftapp.studio import Studio
+from ftapp.views import RunView
 from tests.integration.conftest import Trained
 from tests.running import config_for, finish, wait_for, wait_for_step
 

@@ -16,7 +16,8 @@ from ftapp.settings import read_settings
 from ftapp.store.checkpoints import all_checkpoints, is_whole, last_whole
 from ftapp.store.eventlog import EventLog, tail
 from ftapp.store.jobs import Job
-from ftapp.studio import RunView, Studio
+from ftapp.studio import Studio
+from ftapp.views import RunView
 from tests.integration.conftest import Trained
 from tests.running import config_for, finish, wait_for
 

@@ -13,7 +13,8 @@ import pytest
 
 from ftapp.contract.config import RunConfig, parse_run_config
 from ftapp.contract.script import code
-from ftapp.studio import RunView, Studio
+from ftapp.studio import Studio
+from ftapp.views import RunView
 from tests.integration.conftest import Trained
 from tests.running import config_for, finish
 

@@ -9,7 +9,8 @@ import pytest
 
 from ftapp.contract import events as ev
 from ftapp.contract.errors import DatasetError, ModelError
-from ftapp.studio import JobView, Studio
+from ftapp.studio import Studio
+from ftapp.views import JobView
 from tests.integration.conftest import Trained
 from tests.running import config_for, finish, wait_for, wait_for_step
 

@@ -1,0 +1,270 @@
+"""The verbs on runs: what they need, the rows as they will see them, starting, stopping, taking up again."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ftapp.catalogue import Catalogue
+from ftapp.contract import preview
+from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, RunConfig, refusal
+from ftapp.contract.errors import DatasetError, HubUnreachable, JobError, ModelError
+from ftapp.contract.memory import Machine, MemoryView, Model, predict, read_model
+from ftapp.contract.parameters import Parameters, count_parameters
+from ftapp.contract.remedies import changed
+from ftapp.contract.report import DatasetInfo, dataset_record
+from ftapp.contract.script import Code, code
+from ftapp.demo.preset import DEMO_PRESET
+from ftapp.hub import Hub
+from ftapp.library import DEMO, DEMO_FOLDER
+from ftapp.processes.child import alive, stop_tree
+from ftapp.processes.gpus import Gpu, gpus, here
+from ftapp.processes.machine import lacking
+from ftapp.processes.preview import PreviewProcess
+from ftapp.settings import Settings
+from ftapp.store.adapters import adapter_folder, disagreements
+from ftapp.store.checkpoints import last_whole
+from ftapp.store.jobs import ACTIVE, Job, Status
+from ftapp.store.weights import model_in
+from ftapp.views import C, End, JobView, RunView
+
+
+class Training(Catalogue):
+    """The runs that one user can prepare, start and end."""
+
+    def __init__(self, settings: Settings, user: str) -> None:
+        super().__init__(settings, user)
+        self._preview: PreviewProcess | None = None
+        self._previewed: DatasetInfo | None = None
+        self._stop_deadlines: dict[Path, float] = {}
+        self._models: dict[tuple[str, str | None], Model] = {}
+
+    def _make_room(self, why: str) -> None:
+        """End what else of this user's holds the accelerator's memory."""
+
+    def _holds_memory(self) -> bool:
+        return False
+
+    def _run_using(self, id: str) -> str | None:
+        for job, _ in self._runs.active():
+            data = job.run_config().data
+            if id in (data.dataset, data.eval_dataset):
+                return job.name
+        return None
+
+    # Configuring
+
+    def gpus(self) -> list[Gpu]:
+        """The accelerators of this machine."""
+        return gpus()
+
+    def demo_config(self) -> RunConfig:
+        """The demo's own preset: model, dataset and settings that show the effect within a minute on two cores."""
+        return RunConfig.model_validate({"model": {"id": DEMO}, "data": {"dataset": DEMO}, **DEMO_PRESET})
+
+    def parameters(self, model: ModelConfig, method: AdapterConfig | FullConfig) -> Parameters:
+        """Total and trainable parameters, from the headers of the weights alone; raises ModelError or HubError."""
+        known = self._model(model)
+        return count_parameters(known.groups, method, known.facts)
+
+    def memory(self, config: RunConfig, row_tokens: int | None = None) -> MemoryView:
+        """What a run would need, part by part, and what there is; raises ModelError or HubError.
+
+        `row_tokens` is the dataset's longest row, if it was measured; without it the longest that is allowed counts.
+        """
+        return predict(self._model(config.model), config, self._machine(), row_tokens)
+
+    def _machine(self) -> Machine:
+        found = self.gpus()
+        if not found:
+            return here()
+        gpu = found[0]
+        # what uses it now, a run or the chat, ends before the next run starts
+        ours = self._holds_memory() or bool(self.scheduler.running())
+        return Machine(kind="cuda", name=gpu.name, total=gpu.total, free=gpu.total if ours else gpu.free)
+
+    def _model(self, model: ModelConfig) -> Model:
+        key = (model.id, model.revision)
+        if key not in self._models:
+            self._models[key] = self._read_model(model)
+        return self._models[key]
+
+    def _read_model(self, model: ModelConfig) -> Model:
+        if model.id == DEMO:
+            return model_in(DEMO_FOLDER / "model")
+        if Path(model.id).is_absolute():
+            if not (Path(model.id) / "config.json").is_file():
+                raise ModelError(f"{model.id} is not a model's folder.", "It needs config.json and .safetensors files.")
+            return model_in(Path(model.id))
+        found = Hub(self.settings.hub_token).model(model.id, model.revision)
+        return read_model(found.shapes, found.stored, found.config)
+
+    # Rows as tokens
+
+    def measure(self, dataset: str, model: ModelConfig, max_length: int | None = None) -> Iterator[preview.Reply]:
+        """How long a dataset's rows are for a base model: Loading, then Lengths; raises ModelError, HubError."""
+        return self._previewing(dataset, model).measure(preview.Measure(max_length=max_length))
+
+    def token_rows(
+        self, dataset: str, model: ModelConfig, start: int = 0, count: int = 5, search: str = ""
+    ) -> Iterator[preview.Reply]:
+        """A page of a dataset's rows as the tokens that training will see: Loading, then Rows."""
+        return self._previewing(dataset, model).page(preview.Page(start=start, count=count, search=search))
+
+    def _previewing(self, dataset: str, model: ModelConfig) -> PreviewProcess:
+        info = self.dataset(dataset)
+        folder, known = self.folder / "datasets" / info.id, self._preview
+        same = known and (known.dataset, known.model) == (folder, model) and self._previewed == info
+        if known and same and known.alive:
+            return known
+        self.close_preview()
+        self._previewed = info
+        self._preview = PreviewProcess(folder, model, self.settings.hub_token)
+        return self._preview
+
+    def close_preview(self) -> None:
+        """Unload the preview's tokenizer."""
+        if self._preview:
+            process, self._preview = self._preview, None
+            process.close("another dataset or model was chosen, or nobody looked at it for a while")
+
+    # Training
+
+    def start_training(self, config: RunConfig) -> str:
+        """Write the run's request and start it, or queue it behind the running one; returns the run's name."""
+        info = self._trainable(config.data.dataset)
+        if config.data.eval_dataset:
+            self._trainable(config.data.eval_dataset)
+            if not self.overlap(config.data, config.seed).train_rows:
+                raise DatasetError(
+                    f"Every row of '{info.id}' has a prompt that is also in '{config.data.eval_dataset}'.",
+                    "Measure on other rows, or on a share of these.",
+                )
+        elif info.report.valid < 2 and config.data.eval_fraction > 0:
+            raise DatasetError(
+                f"'{info.id}' has {info.report.valid} usable row: too few to hold one out.",
+                "Add rows, or set the held-out share to 0.",
+            )
+        self._refuse_unusable(config.model)
+        problems = lacking(config, self.gpus())
+        if config.model.adapter:
+            problems |= disagreements(config, self._jobs.get(config.model.adapter))
+        if problems:
+            raise refusal(problems)
+        try:
+            self.parameters(config.model, config.method)
+        except HubUnreachable:
+            pass  # the model may have been downloaded before: the worker finds out
+        job = self._jobs.create(config, dataset_record(info))
+        self._make_room("a training started and needs the memory")
+        self.scheduler.tick()
+        return job.name
+
+    def code(self, config: RunConfig) -> Code:
+        """The same run as config, command and script; the script reads what `export_sides` writes. Raises JobError."""
+        adapter = adapter_folder(self._jobs.get(config.model.adapter)) if config.model.adapter else ""
+        model = str(DEMO_FOLDER / "model") if config.model.id == DEMO else config.model.id
+        home = self.settings.home
+        return code(config, model, None if home == Path("~/ftapp").expanduser() else home, str(adapter))
+
+    def _trainable(self, id: str) -> DatasetInfo:
+        info = self.dataset(id)
+        if bad := info.unresolved:
+            raise DatasetError(
+                f"{bad:,} row{'s' if bad != 1 else ''} of '{id}' cannot be used.",
+                "Leave them out (in the Dataset tab; in the terminal --leave-out-invalid), or correct the file.",
+            )
+        return info
+
+    def resume(self, name: str) -> None:
+        """Take a run up again from its last whole checkpoint, when its turn comes.
+
+        One that was taken out of the queue waits again. Raises JobError if it has no checkpoint or still works.
+        """
+        job = self._jobs.get(name)
+        if self._runs.summary(job).status not in ("lost", "failed", "stopped"):
+            raise JobError(f"{name} is not interrupted.", "Only a lost, failed or stopped run can be resumed.")
+        if job.process() and last_whole(job.folder / "checkpoints") is None:
+            raise JobError(f"{name} has no whole checkpoint.", "Start it again from the Configure tab.")
+        self._check_same_rows(job)
+        job.request_resume()
+        self._stop_deadlines.pop(job.folder, None)
+        self._make_room("a training started and needs the memory")
+        self.scheduler.tick()
+
+    def _check_same_rows(self, job: Job) -> None:
+        known = job.dataset()
+        if known is None:
+            return  # started by an earlier version
+        now = dataset_record(self.dataset(known.id))
+        if now.sha256 != known.sha256:
+            what = "its file is another one"
+        elif set(now.edits) != set(known.edits):
+            what = "other fixes are applied to it"
+        elif now.used != known.used:
+            what = f"{known.used:,} of its rows were used then, {now.used:,} now"
+        else:
+            return
+        raise DatasetError(
+            f"'{known.id}' has changed since {job.name} began: {what}. It would go on as another run.",
+            "Undo the change, or start a new run.",
+        )
+
+    def start_changed(self, name: str) -> str:
+        """Start a new run like a failed one, with the changes that its failure suggests; returns the new run's name."""
+        view = self.run(name)
+        if not view.changes:
+            raise JobError(f"Nothing about {name}'s config is known to help.", "Change it in the Configure tab.")
+        return self.start_training(changed(view.config, view.changes))
+
+    def runs(self) -> list[RunView]:
+        """The user's runs, newest first."""
+        views = []
+        for job, summary in self._runs.all():
+            if summary.row:
+                views.append(self._view(job, job.run_config, summary.row.created, summary.status, summary.end))
+        return views
+
+    def run(self, name: str) -> RunView:
+        """One run; raises JobError."""
+        return self._run_view(self._jobs.get(name))
+
+    def log_tail(self, name: str, publication: str = "") -> str:
+        """The end of what a run's worker, or a publication's, printed."""
+        return self._job(name, publication).log_tail()
+
+    def stop(self, name: str, publication: str = "") -> None:
+        """Ask a job to save and end; after the grace period it is ended."""
+        job = self._job(name, publication)
+        if job.status(alive(job.process())) in ACTIVE:
+            job.request_stop()
+            self._stop_deadlines.setdefault(job.folder, time.monotonic() + self.settings.stop_grace_seconds)
+
+    def kill(self, name: str, publication: str = "") -> None:
+        """End a job's processes now; they have five seconds to save."""
+        job = self._job(name, publication)
+        job.request_stop()
+        stop_tree(job.process())
+
+    def _run_view(self, job: Job) -> RunView:
+        summary = self._runs.summary(job)
+        return self._view(job, job.run_config, job.created.timestamp(), summary.status, summary.end)
+
+    def _job(self, name: str, publication: str) -> Job:
+        run = self._jobs.get(name)
+        return self._publication_job(run, publication) if publication else run
+
+    def _publication_job(self, run: Job, number: str) -> Job:
+        for job in self._jobs.publications(run):
+            if job.name == number:
+                return job
+        raise JobError(f"{run.name} has no publication '{number[:20]}'.")
+
+    def _view(self, job: Job, read_config: Callable[[], C], created: float, status: Status, end: End) -> JobView[C]:
+        if status == "stopping":
+            self._end_after_grace(job)
+        return JobView(job, read_config, created, status, end)
+
+    def _end_after_grace(self, job: Job) -> None:
+        grace = self.settings.stop_grace_seconds
+        if time.monotonic() > self._stop_deadlines.setdefault(job.folder, time.monotonic() + grace):
+            stop_tree(job.process())
