@@ -1,6 +1,5 @@
 """The worker's end of the chat pipe: holds one base and one adapter, answers one request at a time."""
 
-import json
 import logging
 import os
 import queue
@@ -13,57 +12,28 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from peft import PeftModel
-from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from ftapp.contract.chat import Done, Error, Generate, Loading, Ready, Reply, Stop, Text, requests
-from ftapp.contract.config import FullConfig, QloraConfig
 from ftapp.contract.errors import FtappError, ModelError
 from ftapp.store.jobs import Job
-from ftapp.workers import models, sources
-from ftapp.workers.tokens import Encoder
+from ftapp.workers.run_model import RunModel
 
 log = logging.getLogger(__name__)
 
 
 class ChatModel:
-    """A run's base and what it became; the base is loaded once, the adapter switched on and off."""
+    """Answers with a run's model, or with its base."""
 
     def __init__(self, run: Job) -> None:
-        config, state = run.run_config(), run.refresh()
-        revision = state.resolved.values.get("model.revision") if state.resolved else None
-        model = config.model.model_copy(update={"revision": revision or config.model.revision})
-        self._on = models.hardware()
-        self._name = config.model.public_name
-        self._base_folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), lambda: None)
-        self._quantised = isinstance(config.method, QloraConfig)
-        self._base: PreTrainedModel | None = None
-        if isinstance(config.method, FullConfig):
-            self._result = run.folder / "model"
-            self._tuned: PreTrainedModel | PeftModel = self._load(self._result)
-        else:
-            self._result = run.folder / "adapter"
-            self._tuned = models.attach_adapter(self._load(self._base_folder), self._result)
-        self.encoder = Encoder(models.load_tokenizer(self._result), self._name)
-        generation = json.loads((self._result / "generation_config.json").read_text())
-        known = generation.get("eos_token_id")
-        self.stop_ids = sorted({self.encoder.stop_id, *(known if isinstance(known, list) else [known])} - {None})
-        self.device_name = self._on.name
-
-    def _load(self, folder: Path) -> PreTrainedModel:
-        return models.load_base(folder, self._name, self._on, self._on.dtype, self._quantised).eval()
+        self._models = RunModel(run)
+        self.encoder, self.device_name = self._models.encoder, self._models.device_name
 
     def answer(self, request: Generate, stopped: threading.Event) -> Iterator[Reply]:
         """Text pieces as they are written, then Done."""
         prompt = self.encoder.prompt(request.messages)
-        tuned = self._tuned
-        context: Any = nullcontext()
-        if not request.tuned:
-            if isinstance(tuned, PeftModel):
-                context = tuned.disable_adapter()
-            else:
-                self._base = self._base or self._load(self._base_folder)
-        model: Any = self._base if self._base is not None and not request.tuned else tuned
+        model = self._models.tuned if request.tuned else self._models.base
+        context = nullcontext() if request.tuned else self._models.without_adapter()
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         room = request.max_new_tokens if limit is None else min(request.max_new_tokens, limit - len(prompt))
         if room < 1:
@@ -86,7 +56,7 @@ class ChatModel:
                         attention_mask=torch.ones_like(ids),
                         streamer=streamer,
                         max_new_tokens=room,
-                        eos_token_id=self.stop_ids,
+                        eos_token_id=self._models.stop_ids,
                         pad_token_id=self.encoder.tokenizer.pad_token_id,
                         stopping_criteria=StoppingCriteriaList([_Stopped(stopped)]),
                         **sampling,
@@ -104,7 +74,7 @@ class ChatModel:
         worker.join()
         if failure:
             raise failure[0]
-        reason = "stopped" if stopped.is_set() else "stop" if streamer.last in self.stop_ids else "length"
+        reason = "stopped" if stopped.is_set() else "stop" if streamer.last in self._models.stop_ids else "length"
         first = (streamer.first or time.monotonic()) - began
         yield Done(
             reason=reason,
