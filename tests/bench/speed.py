@@ -14,7 +14,7 @@ from ftapp.studio import DEMO_FOLDER, Studio
 from tests.bench.table import Row
 from tests.running import finish
 
-ROWS, HELD_OUT = 1600, 200
+ROWS, HELD_OUT = 800, 150
 LONGEST = 8
 """Questions in one row; the demo model's context has room for no more."""
 RATE, EPOCHS, BATCH, SEED = 1e-3, 2, 8, 42
