@@ -47,10 +47,10 @@ class Versions:
                 return self._store.add_all(files, newest.id, edits=newest.edits, place=os.link)
             _write(target, [row])
             files = [(target, FROM_CHAT)]
-            if before := newest or self._source(id):
+            if before := newest or self._source(id) or self._source(stem):
                 exported = self._store.export(before.id, "jsonl", place / "before.jsonl")
                 files.insert(0, (exported, f"{before.id}.jsonl"))
-            return self._store.add_all(files, self._next(stem, newest or before), place=os.link)
+            return self._store.add_all(files, self._next(stem, before), place=os.link)
 
     def _next(self, stem: str, before: DatasetInfo | None) -> str:
         known = VERSION.fullmatch(before.id) if before else None

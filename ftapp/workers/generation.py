@@ -18,7 +18,7 @@ from ftapp.workers.run_model import RunModel
 PAUSE = 0.02
 """Seconds between two pieces of an answer: sooner nobody reads them, and each takes time from the model."""
 THINK = "<think>"
-HELD_BACK = 16
+HELD_BACK = 64
 """Tokens that may wait for the rest of a character."""
 
 
@@ -35,10 +35,11 @@ def answer(models: RunModel, question: Question, stopped: threading.Event) -> It
         _Writer(voice, models, prompt, rooms[voice], sampling, turns, stopped) for voice, prompt in prompts.items()
     ]
     written: queue.SimpleQueue[_Writer] = queue.SimpleQueue()
-    for writer in writers:
-        writer.start(written.put)
-    going = list(writers)
+    going: list[_Writer] = []
     try:
+        for writer in writers:
+            writer.start(written.put)
+            going.append(writer)
         while going:
             for writer in _next_of(written):
                 ended = writer.ended  # asked first: what is written after this is taken next time
@@ -53,7 +54,11 @@ def answer(models: RunModel, question: Question, stopped: threading.Event) -> It
     finally:
         stopped.set()
         for writer in writers:
-            writer.thread.join()
+            if writer.thread.ident is None:
+                turns.leave(writer.voice)  # the machine had no thread for it: the other one must not wait
+        for writer in writers:
+            if writer.thread.ident is not None:
+                writer.thread.join()
         models.switch(True)
 
 
@@ -101,28 +106,31 @@ class _Writer:
     failure: BaseException | None = None
     ended: bool = False
 
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._run, name=f"{self.voice}-answer")
+
     def start(self, written: Callable[["_Writer"], None]) -> None:
         tokenizer = self.models.encoder.tokenizer
         opened = tokenizer.decode(self.prompt[-8:]).rstrip().endswith(THINK)
         self._decoder = _Decoder(tokenizer)
         self._opening = f"{THINK}\n" if opened else ""
         self._began = time.monotonic()
-        self.thread = threading.Thread(target=self._run, args=(written,), name=f"{self.voice}-answer")
+        self._written = written
         self.thread.start()
 
-    def _run(self, written: Callable[["_Writer"], None]) -> None:
+    def _run(self) -> None:
         try:
             self.turns.wait(self.voice)
-            self._generate(written)
+            self._generate()
         except BaseException as error:
             self.failure = error
             self.stopped.set()
         finally:
             self.turns.leave(self.voice)
             self.ended = True
-            written(self)
+            self._written(self)
 
-    def _generate(self, written: Callable[["_Writer"], None]) -> None:
+    def _generate(self) -> None:
         model = self.models.tuned if self.voice == "tuned" else self.models.base
         ids = torch.tensor([self.prompt], device=model.device)
         torch.manual_seed(self.sampling.seed)
@@ -130,7 +138,7 @@ class _Writer:
             model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                streamer=_Streamer(self, written),
+                streamer=_Streamer(self, self._written),
                 max_new_tokens=self.room,
                 eos_token_id=self.models.stop_ids,
                 pad_token_id=self.models.encoder.tokenizer.pad_token_id,
