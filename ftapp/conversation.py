@@ -1,5 +1,6 @@
 """The verbs on the chat: ask a run's model, stop it, put it away; keep an answer as a row."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -73,6 +74,7 @@ class Conversation(Training):
         self._base: tuple[object, ...] = ()
         self._beside: set[str] = set()
         self._away = ""
+        self._asking = threading.Lock()
         self._pages: set[str] = set()
         self._left_at: float | None = None
         self._versions = Versions(self._datasets, self._was_used)
@@ -100,22 +102,23 @@ class Conversation(Training):
             what = f"has no whole checkpoint '{checkpoint[:40]}'" if checkpoint else "has no trained model yet"
             raise JobError(f"{run} {what}.", "Wait for it to finish, or choose another one.")
         base = self._base_of(job, checkpoint, four_bit)
-        if self._chat and not self._chat.alive:
-            self.close_chat("its process ended unexpectedly")
-        if self._chat and self._base != base:
-            if self._chat.busy:
-                raise ModelError("The model is still answering.", "Stop that answer, or wait for it.")
-            self.close_chat("another model was chosen")
-        if self._chat is None:
-            running = self.scheduler.running()
-            if self.gpus() and running:
-                raise JobError(f"{running[0].name} is using the GPU.", "Chat when it has ended, or stop it.")
-            self._beside = {job.name for job in running}
-            self._base, self._away = base, ""
-            self.folder.mkdir(parents=True, exist_ok=True)
-            log, token = self.folder / "chat.log", self.settings.hub_token
-            self._chat = ChatProcess(job, checkpoint, self._in_four_bit(job, four_bit), log, token)
-        return self._answers(self._chat, job, checkpoint, question)
+        with self._asking:
+            if self._chat and not self._chat.alive:
+                self.close_chat("its process ended unexpectedly")
+            if self._chat and self._base != base:
+                if self._chat.busy:
+                    raise ModelError("The model is still answering.", "Stop that answer, or wait for it.")
+                self.close_chat("another model was chosen")
+            if self._chat is None:
+                running = self.scheduler.running()
+                if self.gpus() and running:
+                    raise JobError(f"{running[0].name} is using the GPU.", "Chat when it has ended, or stop it.")
+                self._beside = {job.name for job in running}
+                self._base, self._away = base, ""
+                self.folder.mkdir(parents=True, exist_ok=True)
+                log, token = self.folder / "chat.log", self.settings.hub_token
+                self._chat = ChatProcess(job, checkpoint, self._in_four_bit(job, four_bit), log, token)
+            return self._answers(self._chat, job, checkpoint, question)
 
     def _answers(self, chat: ChatProcess, job: Job, checkpoint: str, question: Question) -> Iterator[Reply]:
         try:

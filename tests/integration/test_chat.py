@@ -58,6 +58,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Iterator
     studio.close_chat()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _put_away(trained: Trained) -> Iterator[None]:
+    """The model of the shared run stays for the next test; in the end it goes."""
+    yield
+    trained.studio.close_chat()
+
+
 def worker(studio: Studio) -> psutil.Process:
     """The chat's process."""
     [found] = [
@@ -172,7 +179,6 @@ def test_a_killed_worker_is_told_and_the_next_question_starts_another(trained: T
     worker(studio).send_signal(signal.SIGKILL)
     wait_for(lambda: studio.chat_state().away, "the death while nobody asks is seen")
     assert ask(studio, trained.run, ASKED, max_new_tokens=5)["tuned"]
-    studio.close_chat()
 
 
 def test_stopping_keeps_what_was_written_and_the_model(trained: Trained) -> None:
@@ -192,7 +198,6 @@ def test_stopping_keeps_what_was_written_and_the_model(trained: Trained) -> None
     replies.close()  # type: ignore[attr-defined]  # whoever asked has gone
     assert ask(studio, trained.run, ASKED, max_new_tokens=3)["tuned"]
     assert worker(studio) == process
-    studio.close_chat()
 
 
 def test_a_training_puts_the_chat_away_and_says_so(trained: Trained, tmp_path: Path) -> None:
@@ -209,7 +214,6 @@ def test_a_training_puts_the_chat_away_and_says_so(trained: Trained, tmp_path: P
     assert finish(studio, run).status == "finished"
     assert ask(studio, trained.run, ASKED, max_new_tokens=2).loadings
     assert studio.chat_state().away == ""
-    studio.close_chat()
 
 
 def test_a_training_that_another_process_started_puts_it_away_too(trained: Trained, tmp_path: Path) -> None:
@@ -254,7 +258,6 @@ def test_a_conversation_longer_than_the_context_is_refused_in_words(trained: Tra
     cut = ask(studio, trained.run, "word " * 40, "base", max_new_tokens=500)
     assert cut.answered["base"].reason in ("length", "stop")
     assert cut.answered["base"].tokens < 60
-    studio.close_chat()
 
 
 def test_one_question_at_a_time(trained: Trained) -> None:
@@ -264,7 +267,6 @@ def test_one_question_at_a_time(trained: Trained) -> None:
     with pytest.raises(ModelError, match="still answering"):
         ask(studio, trained.run, ASKED)
     replies.close()  # type: ignore[attr-defined]
-    studio.close_chat()
 
 
 def test_memory_that_is_too_small_is_told_and_the_chat_goes_on(studio: Studio, tmp_path: Path) -> None:
