@@ -108,7 +108,7 @@ def place() -> ChatTab:
                 label="Base in 4 bit", info="A quarter of the memory, slightly other answers. At first as in training.",
                 elem_id="chat-four-bit", interactive=True, min_width=220,
             )  # fmt: skip
-            own = gr.Button("The model's own defaults", size="sm", elem_id="chat-own", min_width=160, scale=0)
+            own = gr.Button("Back to the model's own", size="sm", elem_id="chat-own", min_width=190, scale=0)
     return ChatTab(
         run=run, checkpoint=checkpoint, who=who, four_bit=four_bit, loaded=loaded, box=box, text=text, send=send,
         stop=stop, notice=notice, held_out=held_out, again=again, clear=clear, kept=kept, kept_in=gr.State(""),
