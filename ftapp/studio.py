@@ -17,7 +17,8 @@ class Studio(Publishing):
         super().__init__(settings, user)
 
     def close_idle(self) -> None:
-        """Unload what the chat and the preview hold if nobody has used it for a while."""
+        """Unload what the chat and the preview hold if nobody has used it for a while, or a training needs it."""
+        self.make_way()
         if self._idle(self._chat):
             self.close_chat("it was not used for a while")
         if self._idle(self._preview):

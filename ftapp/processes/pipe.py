@@ -1,6 +1,7 @@
 """The web's end of a pipe to a worker that stays: JSON lines both ways, one request at a time."""
 
 import queue
+import signal
 import subprocess
 import threading
 import time
@@ -13,7 +14,7 @@ from pydantic import TypeAdapter
 from ftapp.contract.base import Contract
 from ftapp.contract.chat import Error, Loading, Ready
 from ftapp.contract.errors import ModelError
-from ftapp.processes.child import identify, stop_tree
+from ftapp.processes.child import identify, lacked_memory, stop_tree
 from ftapp.processes.launch import Verb, worker_argv, worker_env
 from ftapp.store.eventlog import tail_text
 
@@ -125,12 +126,18 @@ class Pipe(Generic[Reply]):
             self._replies.put(None)
             if self._why_closed:
                 raise ModelError(f"The {self._name} was closed: {self._why_closed}.", "Ask again to load it again.")
+            code = self._process.wait()
+            if code == -signal.SIGKILL:
+                why = "The machine ran out of memory." if lacked_memory(self._id) else "Was there enough memory?"
+                raise ModelError(f"The {self._name} process was killed.", f"{why} Ask again to start a new one.")
             last = tail_text(self._log, 2000).strip().splitlines()
             raise ModelError(
-                f"The {self._name} process ended unexpectedly (exit {self._process.wait()}).",
+                f"The {self._name} process ended unexpectedly (exit {code}).",
                 f"Its last words: {last[-1][:300]}" if last else "Ask again to start a new one.",
             )
         if isinstance(reply, Error):
+            if reply.fatal:
+                self._process.wait()
             raise ModelError(reply.message, reply.hint)
         return reply
 

@@ -245,6 +245,12 @@ class DatasetStore:
         overlap = Overlap(train_rows=int((~shared).sum()), eval_rows=len(other), shared_rows=int(shared.sum()))
         return self._where(data.dataset, ~shared), self.examples(data.eval_dataset), overlap
 
+    def measured(self, data: DataConfig, seed: int) -> tuple[str, Sequence[int]]:
+        """The dataset whose rows a run measures on, and the numbers of those rows."""
+        if data.eval_dataset:
+            return data.eval_dataset, range(len(self._groups(data.eval_dataset)))
+        return data.dataset, held_out(self._groups(data.dataset), data.eval_fraction, seed).nonzero()[0].tolist()
+
     def overlap(self, data: DataConfig, seed: int) -> Overlap:
         """How many rows each side has, and how many would be on both."""
         return self.sides(data, seed)[2]

@@ -1,27 +1,21 @@
-"""The Chat tab: talk with a run's model, and with its base for comparison; answers stream in."""
+"""The Chat tab: a run's model and its base, side by side or alone; what is loaded, and how answers are chosen."""
 
-import time
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from ftapp.contract.chat import Done, Generate, Loading, Text
-from ftapp.contract.errors import ConfigError, FtappError
+from ftapp.contract.chat import Sampling
+from ftapp.contract.errors import ConfigError
+from ftapp.conversation import ChatState
 from ftapp.studio import Studio
-from ftapp.ui import edge, form, markup
+from ftapp.ui import answering, edge, exchanges, form, markup
+from ftapp.ui.answering import RESULT, SAMPLING, History
 
-SAMPLING = [field for field in form.fields_of(Generate) if field.name != "tuned"]
-VARIANTS = [("Tuned", "tuned"), ("Base", "base")]
-SPEAKERS = {"tuned": "Tuned model", "base": "Base model"}
-EXAMPLES = 3
-REDRAW_SECONDS = 0.06
-"""Between two drawings of an answer that is being written."""
-
-History = list[dict[str, str]]
-"""Turns: role, content, and for answers the variant that wrote them."""
+WHO = [("Both, side by side", "both"), ("Tuned", "tuned"), ("Base", "base")]
+BUTTONS = Path(__file__).with_name("chat.js").read_text(encoding="utf-8")
+WATCH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -29,18 +23,40 @@ class ChatTab:
     """The components that other tabs are wired to."""
 
     run: Any
-    variant: Any
+    checkpoint: Any
+    who: Any
+    four_bit: Any
+    loaded: Any
     box: Any
     text: Any
     send: Any
     stop: Any
+    notice: Any
+    held_out: Any
+    again: Any
     clear: Any
-    stats: Any
+    kept: Any
+    kept_in: Any
+    train_on: Any
+    system: Any
+    thinking: Any
     sampling: list[Any]
+    own: Any
     problems: Any
-    examples: list[Any]
-    examples_row: Any
     history: Any
+    example: Any
+    watch: Any
+    seen: Any
+
+    @property
+    def asked(self) -> list[Any]:
+        """What decides how a question is answered, in the order in which `answering` takes it."""
+        return [self.run, self.checkpoint, self.who, self.four_bit, self.system, self.thinking, *self.sampling]
+
+    @property
+    def shown(self) -> list[Any]:
+        """The components of answering.SHOWN."""
+        return [getattr(self, name) for name in answering.SHOWN]
 
 
 def place() -> ChatTab:
@@ -49,12 +65,16 @@ def place() -> ChatTab:
         run = gr.Dropdown(
             choices=[], label="Run", elem_id="chat-run", interactive=True, filterable=False, scale=3, min_width=220
         )
-        variant = gr.Radio(
-            choices=VARIANTS, value="tuned", label="Who answers", elem_id="chat-variant", scale=1, min_width=250
-        )
-    box = gr.HTML(elem_id="chat-box", elem_classes="chat-box", autoscroll=True, max_height=520, min_height=220)
-    with gr.Row(visible=False, elem_classes="actions", elem_id="chat-examples") as examples_row:
-        examples = [gr.Button("", size="sm", elem_id=f"chat-example-{n}", min_width=160) for n in range(EXAMPLES)]
+        checkpoint = gr.Dropdown(
+            choices=[("Result", RESULT)], value=RESULT, label="As of", elem_id="chat-checkpoint", interactive=True,
+            filterable=False, scale=1, min_width=120,
+        )  # fmt: skip
+        who = gr.Radio(choices=WHO, value="both", label="Who answers", elem_id="chat-variant", scale=2, min_width=290)
+    loaded = gr.HTML(elem_id="chat-loaded")
+    box = gr.HTML(
+        exchanges.draw([]), elem_id="chat-box", elem_classes="chat-box", autoscroll=True, max_height=560,
+        min_height=220, js_on_load=BUTTONS,
+    )  # fmt: skip
     with gr.Row(elem_classes="asking"):
         text = gr.Textbox(
             show_label=False, label="Message", placeholder="Ask something, Enter sends", lines=1, max_lines=8,
@@ -62,136 +82,133 @@ def place() -> ChatTab:
         )  # fmt: skip
         send = gr.Button("Send", variant="primary", elem_id="chat-send", scale=1, min_width=80)
         stop = gr.Button("Stop", variant="stop", elem_id="chat-stop", scale=1, min_width=80, visible=False)
-    stats = gr.HTML(elem_id="chat-stats")
+    notice = gr.HTML(elem_id="chat-notice")
+    with gr.Row(visible=False, elem_classes="actions") as kept:
+        train_on = gr.Button("Train on it →", size="sm", variant="primary", elem_id="chat-train-on", min_width=110)
     with gr.Row(elem_classes="actions"):
-        clear = gr.Button("Clear the conversation", size="sm", elem_id="chat-clear", min_width=140)
-    with gr.Accordion("How answers are chosen", open=False, elem_id="chat-sampling"), gr.Row(elem_classes="fields"):
-        sampling = [
-            form.component(field, elem_id=f"chat-{field.name.replace('_', '-')}", min_width=180) for field in SAMPLING
-        ]
+        held_out = gr.Button("Try a held-out example", size="sm", elem_id="chat-held-out", min_width=150)
+        again = gr.Button("Answer again", size="sm", elem_id="chat-again", min_width=110)
+        clear = gr.Button("Clear", size="sm", elem_id="chat-clear", min_width=70)
+    with gr.Accordion("System prompt and sampling", open=False, elem_id="chat-sampling"):
+        system = gr.Textbox(
+            label="System prompt", info="What the training rows have in common, if they do; empty for none.", lines=2,
+            max_lines=8, elem_id="chat-system",
+        )  # fmt: skip
+        thinking = gr.Radio(
+            choices=list(answering.THINKING), value="as trained", label="Think before answering", visible=False,
+            elem_id="chat-thinking",
+        )  # fmt: skip
+        with gr.Row(elem_classes="fields"):
+            sampling = [
+                form.component(field, elem_id=f"chat-{field.name.replace('_', '-')}", min_width=180)
+                for field in SAMPLING
+            ]
+        with gr.Row(elem_classes="fields"):
+            four_bit = gr.Checkbox(
+                label="Base in 4 bit", info="A quarter of the memory, slightly other answers. At first as in training.",
+                elem_id="chat-four-bit", interactive=True, min_width=220,
+            )  # fmt: skip
+            own = gr.Button("Back to the model's own", size="sm", elem_id="chat-own", min_width=190, scale=0)
     return ChatTab(
-        run, variant, box, text, send, stop, clear, stats, sampling, gr.State({}), examples, examples_row, gr.State([])
-    )
+        run=run, checkpoint=checkpoint, who=who, four_bit=four_bit, loaded=loaded, box=box, text=text, send=send,
+        stop=stop, notice=notice, held_out=held_out, again=again, clear=clear, kept=kept, kept_in=gr.State(""),
+        train_on=train_on, system=system, thinking=thinking, sampling=sampling, own=own, problems=gr.State({}),
+        history=gr.State([]), example=gr.State(-1), watch=gr.Timer(WATCH_SECONDS, active=False), seen=gr.State(None),
+    )  # fmt: skip
 
 
-def wire(bound: edge.Edge, tab: ChatTab) -> None:
-    """Bind what happens inside this tab."""
-    asked = [tab.run, tab.variant, tab.text, tab.history, *tab.sampling]
-    answered = [tab.box, tab.history, tab.text, tab.stats, tab.send, tab.stop]
-    bound.on(tab.send.click, answer, asked, answered, trigger_mode="once")
-    bound.on(tab.text.submit, answer, asked, answered, trigger_mode="once")
+def wire(bound: edge.Edge, tab: ChatTab) -> Any:
+    """Bind what happens inside this tab; returns the event after which there may be another dataset."""
+    for event in (tab.send.click, tab.text.submit):
+        bound.on(event, answering.ask, [tab.history, tab.text, *tab.asked], tab.shown, trigger_mode="once")
+    bound.on(tab.again.click, answering.again, [tab.history, *tab.asked], tab.shown, trigger_mode="once")
+    counted = bound.on(tab.held_out.click, lambda _, n: n + 1, [tab.example], [tab.example], trigger_mode="once")
+    held_out = [tab.history, tab.example, *tab.asked]
+    bound.on(counted.then, answering.held_out, held_out, tab.shown, trigger_mode="once")
+    acted = bound.on(tab.box.click, answering.act, [tab.history, *tab.asked], tab.shown, trigger_mode="once")
     bound.on(tab.stop.click, lambda studio: studio.stop_chat(), trigger_mode="multiple")
-    bound.on(tab.clear.click, lambda _: (draw([]), [], ""), outputs=[tab.box, tab.history, tab.stats])
-    for button in tab.examples:
-        chosen = bound.on(button.click, lambda _, question: question, [button], [tab.text])
-        bound.on(chosen.then, answer, asked, answered, trigger_mode="once")
-    bound.on(tab.run.change, _of_run, [tab.run, tab.history], [tab.box, tab.examples_row, *tab.examples])
+    bound.on(tab.clear.click, _clear, outputs=tab.shown)
+    of_run = [tab.checkpoint, tab.system, tab.thinking, tab.four_bit, tab.example, *tab.sampling]
+    bound.on(tab.run.change, _of_run, [tab.run], of_run)
+    bound.on(tab.own.click, _own_sampling, [tab.run], tab.sampling)
     for one in tab.sampling:
         bound.on(form.edited(one), _check, [tab.problems, *tab.sampling], [*tab.sampling, tab.problems])
+    bound.poll(tab.watch.tick, _watched, [tab.seen], [tab.loaded, tab.watch, tab.seen])
+    return acted
 
 
 def refresh(bound: edge.Edge, event: Any, tab: ChatTab) -> None:
-    """On this event, read again which runs have a result."""
-    bound.on(event, _listed, [tab.run, tab.history], [tab.run, tab.box])
+    """On this event, read again which runs there are to chat with, and what is loaded."""
+    listed = bound.on(event, _listed, [tab.run, tab.history], [tab.run, tab.box])
+    bound.on(listed.then, _watched, [tab.seen], [tab.loaded, tab.watch, tab.seen])
 
 
-def _listed(studio: Studio, name: str | None, history: History) -> tuple[Any, str]:
+def _listed(studio: Studio, name: str | None, history: History) -> tuple[Any, Any]:
     update = chosen(studio, name)
-    return update, draw(history, bool(update["value"]))
+    return update, gr.skip() if history else exchanges.draw([], bool(update["value"]))
 
 
 def chosen(studio: Studio, name: str | None) -> Any:
-    """The runs that have a result, the newest chosen unless another one was."""
-    names = [view.name for view in studio.runs() if view.has_result]
+    """The runs that can be asked, the newest chosen unless another one was."""
+    names = [view.name for view in studio.chat_runs()]
     value = name if name in names else names[0] if names else None
     return gr.update(choices=names, value=value, visible=bool(names))
 
 
-def _of_run(studio: Studio, name: str | None, history: History) -> tuple[Any, ...]:
-    questions = studio.example_questions(name, EXAMPLES) if name else []
-    padded = [*questions, *[""] * (EXAMPLES - len(questions))]
-    buttons = [gr.update(value=question, visible=bool(question)) for question in padded]
-    return draw(history, bool(name)), gr.update(visible=bool(questions)), *buttons
+def _clear(_: Studio) -> answering.Updates:
+    return answering.updates(box=exchanges.draw([]), history=[], notice="", kept=gr.update(visible=False))
+
+
+def _of_run(studio: Studio, name: str | None) -> list[Any]:
+    """What a chat with this run begins with."""
+    if not name:
+        return [gr.skip()] * (5 + len(SAMPLING))
+    defaults, found = studio.chat_defaults(name), studio.chat_checkpoints(name)
+    steps = [("Result", RESULT) if not one else (f"Step {one.rsplit('-', 1)[1]}", one) for one in found]
+    value = steps[0][1] if steps else RESULT
+    return [
+        gr.update(choices=steps, value=value, visible=len(steps) > 1 or value != RESULT),
+        defaults.system,
+        gr.update(visible=defaults.thinking, value="as trained"),
+        defaults.four_bit,
+        -1,
+        *_values(defaults.sampling),
+    ]
+
+
+def _own_sampling(studio: Studio, name: str | None) -> list[Any]:
+    return _values(studio.chat_defaults(name).sampling) if name else [gr.skip()] * len(SAMPLING)
+
+
+def _values(sampling: Sampling) -> list[form.Value]:
+    values = form.config_to_values(sampling, SAMPLING)
+    return [values[field.name] for field in SAMPLING]
 
 
 def _check(_: Studio, shown: dict[str, str], *values: form.Value) -> list[Any]:
     problems: dict[str, str] = {}
     try:
-        _request([], True, values)
+        form.parse(Sampling, {field.name: value for field, value in zip(SAMPLING, values, strict=True)}, SAMPLING)
     except ConfigError as error:
         problems = error.problems
     return [*form.marks(SAMPLING, problems, shown), problems]
 
 
-def _request(messages: list[dict[str, str]], tuned: bool, sampling: tuple[form.Value, ...]) -> Generate:
-    values = {field.name: value for field, value in zip(SAMPLING, sampling, strict=True)}
-    return form.parse(Generate, values, SAMPLING, messages=messages, tuned=tuned)
+def _watched(studio: Studio, seen: ChatState | None) -> tuple[Any, Any, Any]:
+    """What is in memory, if it is not what is shown; watched as long as something is."""
+    state = studio.chat_state()
+    if state == seen:
+        return gr.skip(), gr.skip() if state.held else gr.Timer(active=False), gr.skip()
+    return _told(state), gr.Timer(active=state.held), state
 
 
-def answer(
-    studio: Studio, run: str | None, variant: str, text: str, history: History, *sampling: form.Value
-) -> Iterator[tuple[Any, ...]]:
-    """Stream one answer into the conversation; a failure gives the question back."""
-    if not run:
-        edge.warn("There is no trained run to chat with yet. Start one in the Configure tab.")
-        yield (gr.skip(),) * 6
-        return
-    if not text.strip():
-        yield (gr.skip(),) * 6
-        return
-    asked = [*history, {"role": "user", "content": text}]
-    messages = [{"role": turn["role"], "content": turn["content"]} for turn in asked]
-    busy = gr.update(visible=False), gr.update(visible=True)
-    idle = gr.update(visible=True), gr.update(visible=False)
-    written, drawn = "", 0.0
-    try:
-        request = _request(messages, variant == "tuned", sampling)
-        yield draw([*asked, _turn(variant, "…")]), gr.skip(), "", _waiting("Asking"), *busy
-        with closing(studio.chat(run, request)) as replies:  # type: ignore[type-var]
-            for reply in replies:
-                if isinstance(reply, Loading):
-                    yield gr.skip(), gr.skip(), gr.skip(), _waiting(reply.name), *[gr.skip()] * 2
-                elif isinstance(reply, Text):
-                    written += reply.text
-                    if time.monotonic() - drawn > REDRAW_SECONDS:
-                        drawn = time.monotonic()
-                        yield draw([*asked, _turn(variant, written)]), *[gr.skip()] * 5
-                elif isinstance(reply, Done):
-                    done = [*asked, _turn(variant, written)]
-                    yield draw(done), done, gr.skip(), _stats(reply), *idle
-    except FtappError:
-        if written:
-            kept = [*asked, _turn(variant, written)]
-            yield draw(kept), kept, gr.skip(), "", *idle
-        else:
-            yield draw(history), gr.skip(), text, "", *idle
-        raise
-
-
-def _turn(variant: str, content: str) -> dict[str, str]:
-    return {"role": "assistant", "content": content, "variant": variant}
-
-
-def draw(history: History, has_run: bool = True) -> str:
-    """The conversation, each answer with the name of the model that wrote it."""
-    if not history:
-        if has_run:
-            return markup.empty("Nothing said yet.", "Ask the same thing of Tuned and of Base to see what changed.")
-        return markup.empty("No trained run yet.", "Go to Configure and press Start: the demo takes under a minute.")
-    turns = [
-        markup.bubble(turn["role"], turn["content"], SPEAKERS.get(turn.get("variant", ""), ""), turn.get("variant", ""))
-        for turn in history
-    ]
-    return f"<div role='log' aria-live='polite' aria-label='Conversation'>{''.join(turns)}</div>"
-
-
-def _waiting(what: str) -> str:
-    return f"<div class='ft-stats waiting'>{markup.text(what)} …</div>"
-
-
-def _stats(done: Done) -> str:
-    ends = {"stop": "", "length": " · cut at the longest length", "stopped": " · stopped"}
-    writing = done.seconds - done.first_token_seconds
-    speed = f"{(done.tokens - 1) / writing:.0f} tokens/s" if done.tokens > 1 and writing > 0 else ""
-    parts = [f"{done.tokens} tokens", speed, f"first token after {done.first_token_seconds:.2f} s"]
-    return f"<div class='ft-stats'>{' · '.join(part for part in parts if part)}{ends[done.reason]}</div>"
+def _told(state: ChatState) -> str:
+    if loaded := state.loaded:
+        step = f", {loaded.checkpoint.replace('checkpoint-', 'step ')}" if loaded.checkpoint else ""
+        what = f"In memory: {loaded.model} in {loaded.precision} on {loaded.device}"
+        with_what = f", fully trained by {loaded.run}{step}" if not loaded.adapters else f" + {loaded.run}{step}"
+        more = f" · {loaded.adapters} adapters on the one base" if loaded.adapters > 1 else ""
+        return f"<div class='ft-stats'>{markup.text(what + with_what + more)}</div>"
+    if state.away:
+        return markup.notice("info", f"The model was put away: {state.away}.", "The next question loads it again.")
+    return ""

@@ -62,8 +62,29 @@ class Edge:
 
         return self.on(event, quiet, inputs, outputs, trigger_mode="once", queue=False)
 
+    def visits(self, page: Any) -> None:
+        """Tell the studio of every page that somebody opens, and of every one that is closed."""
+
+        def arrive(request: gr.Request) -> None:
+            self.studio_for(request).open_page(str(request.session_hash))
+
+        def leave(request: gr.Request) -> None:
+            self.studio_for(request).leave_page(str(request.session_hash))
+
+        page.load(arrive, show_progress="hidden", api_visibility="private", concurrency_limit=None)
+        page.unload(leave)
+
     def _told(self, handler: Handler) -> Handler:
         """The handler as Gradio calls it: with the request first, with errors as toasts."""
+        if "event" in inspect.signature(handler).parameters:
+
+            def act(request: gr.Request, event: gr.EventData, *values: Any) -> Iterator[Any]:
+                try:
+                    yield from handler(self.studio_for(request), *values, event=event._data)
+                except Exception as error:
+                    raise toast(error) from None
+
+            return act
         if inspect.isgeneratorfunction(handler):
 
             def stream(request: gr.Request, *values: Any) -> Iterator[Any]:

@@ -38,7 +38,9 @@ def create_page(studio: Studio) -> Any:
         dataset_tab.wire(bound, dataset, lists)
         configure_tab.wire(bound, configure)
         train_tab.wire(bound, train)
-        chat_tab.wire(bound, chat)
+        acted = chat_tab.wire(bound, chat)
+        bound.on(acted.then, dataset_tab.choices, outputs=[configure.dataset])  # one of them may be new
+        bound.visits(page)
         publish_tab.wire(bound, publish)
         for event in (page.load, at_dataset.select):
             dataset_tab.refresh(bound, event, dataset, lists)
@@ -77,6 +79,11 @@ def _ways(
     def again(studio: Studio, name: str) -> list[Any]:
         return [*configure_tab.filled(studio, studio.run(name).config), gr.Tabs(selected="configure")]
 
+    def train_on(studio: Studio, name: str, id: str) -> list[Any]:
+        config = studio.run(name).config
+        data = config.data.model_copy(update={"dataset": id})
+        return [*configure_tab.filled(studio, config.model_copy(update={"data": data})), gr.Tabs(selected="configure")]
+
     def take(_: Studio, id: str, taken: dict[str, str]) -> list[Any]:
         values = {"data.dataset": id, "model.id": taken["model"], "data.max_length": taken["max_length"]}
         updates = [values.get(name, gr.skip()) for name in fields.NAMES]
@@ -87,6 +94,8 @@ def _ways(
     taken = bound.on(dataset.tokens.take.click, take, measured, [*configure.components, configure.advanced, tabs])
     configure_tab.after_values_changed(bound, taken, configure)
     bound.on(train.chat.click, to_chat, [train.run], [chat.run, tabs])
+    taken = bound.on(chat.train_on.click, train_on, [chat.run, chat.kept_in], [*configure.components, tabs])
+    configure_tab.after_values_changed(bound, taken, configure)
     bound.on(train.publish.click, to_publish, [train.run], [publish.run, tabs])
     taken = bound.on(train.again.click, again, [train.run], [*configure.components, tabs])
     configure_tab.after_values_changed(bound, taken, configure)

@@ -168,10 +168,22 @@ def training_dtype(method: AdapterConfig | FullConfig, on: Hardware) -> torch.dt
     return torch.float32 if isinstance(method, FullConfig) else on.dtype
 
 
-def attach_adapter(base: PreTrainedModel, adapter: Path) -> PeftModel:
+def attach_adapter(base: PreTrainedModel, adapter: Path, name: str = "default") -> PeftModel:
     """A trained adapter on its base, for inference; raises ModelError when they do not fit."""
     try:
-        return PeftModel.from_pretrained(base, adapter)
+        return PeftModel.from_pretrained(base, adapter, adapter_name=name)
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ModelError(f"The adapter in {adapter} does not fit its base: {_first_line(error)}.") from error
+
+
+def add_adapter(model: PeftModel, adapter: Path, name: str) -> None:
+    """Another adapter beside those that are on a base, for inference; raises ModelError when it does not fit."""
+    try:
+        model.load_adapter(adapter, adapter_name=name)
+    except torch.OutOfMemoryError:
+        raise
     except (ValueError, RuntimeError, OSError) as error:
         raise ModelError(f"The adapter in {adapter} does not fit its base: {_first_line(error)}.") from error
 

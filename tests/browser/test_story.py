@@ -76,10 +76,11 @@ def test_upload_train_chat_merge_push_and_read_back(page: Page, served: Served, 
 
     page.locator("#train-chat").click()
     question, answer = _held_out()
+    page.get_by_role("radio", name="Tuned").check()
     box = page.locator("#chat-input textarea, #chat-input input").first
     box.fill(question)
     page.locator("#chat-send").click()
-    expect(page.locator("#chat-stats")).to_contain_text("tokens/s", timeout=2 * MINUTES)
+    expect(page.locator("#chat-box .figures")).to_contain_text("tokens/s", timeout=2 * MINUTES)
     assert json_answer_right(answer_on_screen(page), answer), answer_on_screen(page)
     page.get_by_role("radio", name="Base").check()
     box.fill(question)

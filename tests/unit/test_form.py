@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftapp.contract.base import Contract
-from ftapp.contract.chat import Generate
+from ftapp.contract.chat import Sampling
 from ftapp.contract.config import FullConfig, LoraConfig, PublishConfig, RunConfig
 from ftapp.contract.errors import ConfigError
 from ftapp.demo.preset import DEMO_PRESET
@@ -62,8 +62,8 @@ def test_kinds_follow_the_types() -> None:
 
 
 def test_lists_and_constants_are_no_fields() -> None:
-    assert [field.name for field in form.fields_of(Generate)] == [
-        "tuned", "max_new_tokens", "temperature", "top_p", "seed",
+    assert [field.name for field in form.fields_of(Sampling)] == [
+        "max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed",
     ]  # fmt: skip
     assert {"run", "artifact", "destination", "private"} <= {field.name for field in form.fields_of(PublishConfig)}
 

@@ -1,0 +1,165 @@
+"""From a question to its answers on the page: asking, asking again, editing, marking; the Chat tab binds these."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from ftapp.contract.chat import Answered, Loading, Question, Sampling, Text, Voice
+from ftapp.contract.errors import FtappError
+from ftapp.studio import Studio
+from ftapp.ui import edge, exchanges, form, markup
+from ftapp.ui.exchanges import Answer, Exchange
+
+SAMPLING = form.fields_of(Sampling)
+WHO: dict[str, tuple[Voice, ...]] = {"both": ("base", "tuned"), "tuned": ("tuned",), "base": ("base",)}
+THINKING = {"as trained": None, "on": True, "off": False}
+RESULT = "result"
+REDRAW_SECONDS = 0.06
+"""Between two drawings of answers that are being written."""
+SHOWN = ("box", "history", "text", "notice", "send", "stop", "kept", "kept_in", "watch")
+"""What every handler here updates, in this order."""
+
+History = list[Exchange]
+Updates = tuple[Any, ...]
+
+
+def updates(**values: Any) -> Updates:
+    """Those of SHOWN that change."""
+    return tuple(values.get(name, gr.skip()) for name in SHOWN)
+
+
+IDLE = {"send": gr.update(visible=True), "stop": gr.update(visible=False)}
+BUSY = {"send": gr.update(visible=False), "stop": gr.update(visible=True)}
+
+
+def ask(studio: Studio, history: History, text: str, *asked: Any) -> Iterator[Updates]:
+    """Answer what stands in the box."""
+    if text.strip():
+        yield from _answer(studio, history, history, Exchange(text), text, asked)
+
+
+def again(studio: Studio, history: History, *asked: Any) -> Iterator[Updates]:
+    """Answer the last question once more, with another seed."""
+    if history:
+        last = replace(history[-1], answers={}, attempt=history[-1].attempt + 1)
+        yield from _answer(studio, history, history[:-1], last, "", asked)
+
+
+def held_out(studio: Studio, history: History, number: int, *asked: Any) -> Iterator[Updates]:
+    """Begin anew with a row that the run never trained on, beside the answer that it has."""
+    if not asked[0]:
+        return
+    row = studio.held_out_row(asked[0], number)
+    exchange = Exchange(row.messages[-1].content, tuple(row.messages[:-1]), row.reference)
+    yield from _answer(studio, history, [], exchange, "", asked)
+
+
+def act(studio: Studio, history: History, *asked: Any, event: dict[str, Any]) -> Iterator[Updates]:
+    """A button inside the conversation: ask an edited question, keep an answer, correct it."""
+    at, text, voice = int(event["at"]), str(event.get("text", "")), event.get("voice")
+    if not 0 <= at < len(history):
+        return
+    if event["what"] == "edit":
+        edited = replace(history[at], question=text, answers={}, reference="")
+        yield from _answer(studio, history, history[:at], edited, text, asked)
+    elif voice in history[at].answers:
+        yield _keep(studio, history, at, voice, text if event["what"] == "correct" else None, asked)
+
+
+def _keep(
+    studio: Studio, history: History, at: int, voice: Voice, correction: str | None, asked: Sequence[Any]
+) -> Updates:
+    """Make an answer a row of a new version of the run's dataset."""
+    run, system = asked[0], asked[4]
+    answer = history[at].answers[voice]
+    if correction is not None:
+        answer = answer.corrected(correction)
+    row = [*exchanges.messages(history[: at + 1], voice, system), answer.message()]
+    info = studio.keep_answer(run, row)
+    kept = [*history]
+    kept[at] = history[at].with_answer(voice, replace(answer, kept=info.id))
+    words = f"Kept in {info.id}: {info.report.valid:,} rows, {studio.rows_from_chat(info.id):,} of them from the chat."
+    return updates(
+        box=exchanges.draw(kept),
+        history=kept,
+        kept=gr.update(visible=True),
+        kept_in=info.id,
+        notice=markup.notice("success", words, "The next run can use it; the dataset of this run stays as it was."),
+    )
+
+
+def question(
+    history: History, who: str, system: str, thinking: str, sampling: Sequence[form.Value], attempt: int = 0
+) -> Question:
+    """What is asked; raises ConfigError if a value of the sampling is wrong."""
+    values = {field.name: value for field, value in zip(SAMPLING, sampling, strict=True)}
+    chosen = form.parse(Sampling, values, SAMPLING)
+    chosen = chosen.model_copy(update={"seed": (chosen.seed + attempt) % 2**32})
+    voices = WHO[who]
+    return Question(
+        messages={voice: exchanges.messages(history, voice, system) for voice in voices},
+        sampling=chosen,
+        thinking=THINKING[thinking],
+    )
+
+
+def _answer(
+    studio: Studio, shown: History, before: History, exchange: Exchange, typed: str, asked: Sequence[Any]
+) -> Iterator[Updates]:
+    """Stream the answers to a question behind what came before.
+
+    A failure is told in place; if nothing was written, what was shown is shown again and what was typed given back.
+    """
+    run, checkpoint, who, four_bit, system, thinking, *sampling = asked
+    if not run:
+        edge.warn("There is no trained run to chat with yet. Start one in the Configure tab.")
+        return
+    checkpoint = "" if checkpoint in (None, RESULT) else checkpoint
+    try:
+        wanted = question([*before, exchange], who, system, thinking, sampling, exchange.attempt)
+        exchange = replace(exchange, answers={voice: Answer() for voice in WHO[who]})
+        yield updates(
+            box=exchanges.draw([*before, exchange]),
+            text="" if typed else gr.skip(),
+            notice=_waiting("Asking" if studio.chat_state().loaded else "Starting the model's process"),
+            kept=gr.update(visible=False),
+            watch=gr.Timer(active=True),
+            **BUSY,
+        )
+        drawn = 0.0
+        with closing(studio.chat(run, wanted, checkpoint, four_bit)) as replies:  # type: ignore[type-var]
+            for reply in replies:
+                if isinstance(reply, Loading):
+                    yield updates(notice=_waiting(reply.name))
+                elif isinstance(reply, (Text, Answered)):
+                    exchange = _heard(exchange, reply)
+                    if isinstance(reply, Answered) or time.monotonic() - drawn > REDRAW_SECONDS:
+                        drawn = time.monotonic()
+                        yield updates(box=exchanges.draw([*before, exchange]), notice="")
+        done = [*before, exchange]
+        yield updates(box=exchanges.draw(done), history=done, notice="", **IDLE)
+    except Exception as error:
+        told = edge.in_place(error) if isinstance(error, FtappError) else ""
+        if any(answer.text for answer in exchange.answers.values()):
+            kept = [*before, exchange]
+            yield updates(box=exchanges.draw(kept), history=kept, notice=told, **IDLE)
+        else:
+            yield updates(box=exchanges.draw(shown), text=typed or gr.skip(), notice=told, **IDLE)
+        if not told:
+            raise
+
+
+def _heard(exchange: Exchange, reply: Text | Answered) -> Exchange:
+    known = exchange.answers[reply.voice]
+    heard = (
+        replace(known, figures=reply) if isinstance(reply, Answered) else replace(known, text=known.text + reply.text)
+    )
+    return exchange.with_answer(reply.voice, heard)
+
+
+def _waiting(what: str) -> str:
+    return f"<div class='ft-stats waiting'>{markup.text(what)} …</div>"

@@ -1,0 +1,197 @@
+"""The Chat tab as a person uses it: two answers that grow side by side, and a correction that becomes a row."""
+
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from ftapp.settings import Settings
+from ftapp.studio import Studio
+from tests.browser.conftest import Served
+from tests.running import config_for, finish, wait_for
+
+MINUTE = 60_000
+
+
+@pytest.fixture
+def studio(served: Served) -> Studio:
+    """The same home, seen from below the page."""
+    return Studio(Settings(served.home, "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
+
+
+@pytest.fixture
+def run(studio: Studio, tmp_path: Path) -> str:
+    """A finished run of a tiny model, made below the page."""
+    from tests.models import make
+
+    base = make("llama", tmp_path / "tiny")
+    values = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**values, "max_position_embeddings": 10_000}))  # for long answers
+    config = config_for(studio, base, tmp_path / "rows", duration={"max_steps": 4})
+    view = finish(studio, studio.start_training(config))
+    assert view.status == "finished", view.message
+    return view.name
+
+
+def exchange(page: Page, number: int) -> Locator:
+    return page.locator("#chat-box .ft-exchange").nth(number)
+
+
+def card(page: Page, number: int, voice: str) -> Locator:
+    return exchange(page, number).locator(f".ft-answer.{voice}")
+
+
+def ask(page: Page, text: str) -> None:
+    page.locator("#chat-input textarea").fill(text)
+    page.locator("#chat-send").click()
+
+
+def answered(page: Page, number: int) -> None:
+    """Both have answered the question of that number."""
+    for voice in ("base", "tuned"):
+        expect(card(page, number, voice).locator(".figures")).to_contain_text("token", timeout=MINUTE)
+    expect(page.locator("#chat-send")).to_be_visible()
+
+
+def set_field(page: Page, name: str, value: str) -> None:
+    if not page.locator(f"#chat-{name} input, #chat-{name} textarea").first.is_visible():
+        page.locator("#chat-sampling button").first.click()
+    field = page.locator(f"#chat-{name} input, #chat-{name} textarea").first
+    field.fill(value)
+    field.blur()
+
+
+def test_base_and_tuned_answer_side_by_side_and_a_correction_becomes_a_row(
+    run: str, studio: Studio, page: Page, served: Served
+) -> None:
+    page.get_by_role("tab", name="Chat").click()
+    expect(page.locator("#chat-run input")).to_have_value(run)
+    set_field(page, "max-new-tokens", "nonsense")
+    expect(page.locator("#chat-max-new-tokens")).to_contain_text("must be a whole number")
+    set_field(page, "max-new-tokens", "150")
+
+    # growing at the same time: at one moment both have text and neither its figures
+    ask(page, "What is 3 plus 4?")
+    both = """() => {
+        const cards = [...document.querySelectorAll('#chat-box .ft-answer')];
+        return cards.length === 2 && cards.every((card) =>
+            card.querySelector('.content').textContent.length > 3 && !card.querySelector('.figures').textContent);
+    }"""
+    page.wait_for_function(both, timeout=MINUTE, polling=20)
+    answered(page, 0)
+    expect(page.locator("#chat-loaded")).to_contain_text(f"In memory: tiny in float32 on CPU + {run}")
+    base, tuned = (card(page, 0, voice).locator(".content").inner_text() for voice in ("base", "tuned"))
+    assert base != tuned
+
+    # the question edited, then the whole stopped: what was written stays
+    set_field(page, "max-new-tokens", "5000")
+    exchange(page, 0).locator("[data-do=edit]").click()
+    page.locator("#chat-box .editing textarea").fill("What is 5 plus 6?")
+    page.locator("#chat-box .editing button[type=submit]").click()
+    page.locator("#chat-stop").click()
+    expect(exchange(page, 0)).to_contain_text("stopped")
+    expect(exchange(page, 0)).to_contain_text("What is 5 plus 6?")
+    expect(page.locator("#chat-box .ft-exchange")).to_have_count(1)
+
+    set_field(page, "max-new-tokens", "20")
+
+    # a held-out row with its reference; a new conversation
+    page.locator("#chat-held-out").click()
+    row = studio.held_out_row(run, 0)
+    expect(exchange(page, 0).locator(".ft-turn.user")).to_contain_text(row.messages[-1].content)
+    expect(exchange(page, 0).locator(".ft-answer.reference")).to_contain_text(row.reference)
+    answered(page, 0)
+    page.locator("#chat-again").click()
+    answered(page, 0)
+    ask(page, "And 1 plus 1 <b>?")
+    answered(page, 1)
+
+    card(page, 1, "tuned").locator("[data-do=correct]").click()
+    right = page.locator("#chat-box .editing textarea")
+    expect(right).to_have_value(card(page, 1, "tuned").locator(".content").text_content() or "")
+    right.fill('It is <i>2</i>, of "course".')
+    page.locator("#chat-box .editing button[type=submit]").click()
+    version = f"{studio.run(run).config.data.dataset}-v2"
+    expect(page.locator("#chat-notice")).to_contain_text(f"Kept in {version}: 97 rows, 1 of them from the chat")
+    expect(card(page, 1, "tuned").locator(".content")).to_have_text('It is <i>2</i>, of "course".')
+    expect(card(page, 1, "tuned")).to_contain_text(f"row of {version}")
+    kept = studio.examples(version, 96, 1)[0].messages
+    assert [turn.role for turn in kept] == ["user", "assistant", "user", "assistant"]
+    assert (kept[2].content, kept[3].content) == ("And 1 plus 1 <b>?", 'It is <i>2</i>, of "course".')
+    card(page, 0, "base").locator("[data-do=good]").click()
+    expect(page.locator("#chat-notice")).to_contain_text("98 rows, 2 of them from the chat")
+
+    page.get_by_role("tab", name="Dataset").click()
+    page.locator("#dataset-list").get_by_text(version).click()
+    page.locator("#dataset-search input, #dataset-search textarea").first.fill('of "course"')
+    page.keyboard.press("Enter")
+    expect(page.locator("#dataset-preview")).to_contain_text('It is <i>2</i>, of "course".')
+    page.get_by_role("tab", name="Chat").click()
+    page.locator("#chat-train-on").click()
+    expect(page.locator("#config-data-dataset input")).to_have_value(f"{version} · 98 rows")
+
+
+def test_a_killed_model_is_told_on_the_page_and_the_next_question_brings_it_back(
+    run: str, page: Page, served: Served, studio: Studio
+) -> None:
+    page.get_by_role("tab", name="Chat").click()
+    expect(page.locator("#chat-run input")).to_have_value(run)
+    ask(page, "Hello?")
+    answered(page, 0)
+    _worker(served).kill()
+    expect(page.locator("#chat-loaded")).to_contain_text("put away: its process ended unexpectedly")
+    ask(page, "Still there?")
+    answered(page, 1)
+    set_field(page, "max-new-tokens", "5000")
+    ask(page, "And now?")
+    page.wait_for_function(
+        "() => document.querySelectorAll('#chat-box .ft-answer .content')[4]?.textContent.length > 3"
+    )
+    _worker(served).kill()
+    expect(page.locator("#chat-notice")).to_contain_text("The chat process was killed")
+    expect(page.locator("#chat-send")).to_be_visible()
+
+
+def test_a_training_puts_the_model_away_and_the_page_says_so_and_closing_it_frees_it(
+    run: str, page: Page, served: Served, studio: Studio, tmp_path: Path
+) -> None:
+    page.get_by_role("tab", name="Chat").click()
+    expect(page.locator("#chat-run input")).to_have_value(run)
+    ask(page, "Hello?")
+    answered(page, 0)
+    first = _worker(served)
+    values = studio.run(run).config.model_dump(mode="json")
+    long = studio.start_training(studio.run(run).config.model_validate({**values, "duration": {"epochs": 300}}))
+    expect(page.locator("#chat-loaded")).to_contain_text("put away: a training started", timeout=MINUTE)
+    wait_for(lambda: not first.is_running(), "the model's end")
+    ask(page, "And beside it?")
+    answered(page, 1)
+    second = _worker(served)
+    page.goto("about:blank")
+    wait_for(lambda: not second.is_running(), "the model's end after the page's", 40)
+    studio.kill(long)
+    finish(studio, long)
+    page.goto(served.url)
+
+
+def _worker(served: Served) -> psutil.Process:
+    """The chat's process."""
+    assert served.process
+    [found] = [one for one in psutil.Process(served.process.pid).children() if one.cmdline()[3:4] == ["chat"]]
+    return found
+
+
+def test_thoughts_are_folded(page: Page) -> None:
+    """Drawn with the page's own styles: a text that thinks, as it grows."""
+    from ftapp.ui.exchanges import Answer, Exchange, draw
+
+    thinking = draw([Exchange("Why?", answers={"tuned": Answer("<think>\nWell, <b>if")})])
+    page.evaluate("html => { document.body.innerHTML = html; }", thinking)
+    folded = page.locator("details.thought")
+    expect(folded.locator("summary")).to_have_text("Thinking … · 2 words")
+    expect(folded.locator("div")).not_to_be_visible()
+    folded.locator("summary").click()
+    expect(folded.locator("div")).to_have_text("Well, <b>if")
+    assert json.dumps(thinking)
