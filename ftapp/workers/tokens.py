@@ -94,10 +94,10 @@ class Encoder:
         except RowProblem:  # a template for one answer
             return "spans"
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: list[dict[str, Any]] | None = None) -> list[int]:
         """The conversation as tokens, up to where the model's answer begins."""
         try:
-            return self._ids(self._render(messages, add_generation_prompt=True))
+            return self._ids(self._render(messages, tools, add_generation_prompt=True))
         except TemplateError as error:
             raise ModelError(
                 f"The chat template of {self.model_name} refuses this conversation: {error}.", "Clear it and try again."
