@@ -1,5 +1,6 @@
 """What an evaluation is asked and what it says: three contestants, the same held-out rows; workers write, all read."""
 
+import random
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -203,6 +204,17 @@ def tally(votes: list[Vote]) -> dict[Contestant | Literal["none"], int]:
             counts[name] += 1
         counts["none"] += not vote.best
     return counts
+
+
+def ballot(row: AnsweredRow, seed: str) -> list[tuple[str, list[Contestant]]]:
+    """The different answers to a row, shuffled by the seed, each with all who gave it."""
+    who: dict[str, list[Contestant]] = {}
+    for name, answer in row.answers.items():
+        if answer.text is not None:
+            who.setdefault(answer.text.strip(), []).append(name)
+    answers = list(who.items())
+    random.Random(f"{seed}/{row.row}").shuffle(answers)
+    return answers
 
 
 def parse_evaluate_config(value: Any) -> EvaluateConfig:

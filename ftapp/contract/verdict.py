@@ -68,14 +68,13 @@ class _Told:
         """Of the tuned model with its interval, then of the others."""
         tuned = figure_of(self._by["tuned"], self._measure)
         assert tuned is not None
-        text = f"{self._value(tuned)} with it, {self._short('base')} with the base as it is"
-        return text + (f", {self._short('examples')} with {self.shown()}" if "examples" in self._by else "")
-
-    def _value(self, figure: Figure) -> str:
-        value = with_interval(self._measure, figure)
+        value = with_interval(self._measure, tuned)
         if self._measure == "exact":
-            return f"{value} of {self._rows} answers exactly right"
-        return f"{WHAT[self._measure]} {value}"
+            start = f"{value} of its {self._rows} answers are exactly right"
+        else:
+            start = f"its {WHAT[self._measure]} is {value}"
+        examples = f" and {self._short('examples')} with {self.shown()}" if "examples" in self._by else ""
+        return f"{start}, {self._short('base')} for the base as it is{examples}"
 
     def _short(self, contestant: Contestant) -> str:
         figure = figure_of(self._by[contestant], self._measure)

@@ -16,9 +16,7 @@ from ftapp.views import EvaluationView
 
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The run's name, as `runs` lists it.")],
-    rows: Annotated[
-        int | None, typer.Option(metavar="N", help="Held-out rows to measure on; 200 if there are.")
-    ] = None,
+    rows: Annotated[int | None, typer.Option(metavar="N", help="Held-out rows to measure on; 200.")] = None,
     examples: Annotated[
         int | None, typer.Option(metavar="K", help="Training rows that the base is shown with each question; 4.")
     ] = None,
@@ -32,10 +30,8 @@ def evaluate(
     """Measure what a run's training was worth, against its base with and without examples in the prompt."""
     studio = Studio(read_settings())
     said = {"rows": rows, "examples": examples, "dataset": on}
-    asked = studio.evaluation_config(run).model_dump() | {
-        key: value for key, value in said.items() if value is not None
-    }
-    config = parse_evaluate_config(asked)
+    given = {name: value for name, value in said.items() if value is not None}
+    config = parse_evaluate_config(studio.evaluation_config(run).model_dump() | given)
     number = studio.evaluate(config)
     watch_evaluation(studio, config, number, json)
     report = studio.evaluation_report(run, number)
