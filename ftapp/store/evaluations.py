@@ -47,7 +47,7 @@ def add_vote(job: Job, vote: Vote) -> None:
     """Keep a person's vote; raises StorageError."""
     try:
         with (job.folder / VOTES).open("ab") as file:
-            file.write(vote.model_dump_json().encode() + b"\n")
+            file.write(b"\n" + vote.model_dump_json().encode() + b"\n")  # whatever a crash left of the line before
     except OSError as error:
         raise StorageError(f"Cannot keep the vote: {error.strerror}.", "Free some disk space.") from error
 

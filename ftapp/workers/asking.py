@@ -50,7 +50,7 @@ class Asker:
         parameters = inspect.signature(self._plain.forward).parameters
         self._positions = "position_ids" in parameters
         self._keeps = "logits_to_keep" in parameters
-        self._vocabulary = int(self._plain.get_output_embeddings().weight.shape[0])
+        self._vocabulary = int(self._plain.config.get_text_config().vocab_size)
         # a state that is carried along would have seen the padding
         self._most_rows = 1 if self._plain._is_stateful else MOST_ROWS
 

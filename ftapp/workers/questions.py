@@ -123,7 +123,7 @@ def questions(encoder: Encoder, rows: Sequence[Example], room: int, context: int
             continue
         one = Question(example, learned)
         if example.messages:
-            ids = encoder.prompt(one.turns, example.tools)
+            ids = encoder.prompt(one.turns, tools=example.tools)
             one.prompt = one.prompt_with = Prompt(ids, min(room, context - len(ids)))
             one.learned_with = learned
         found.append(one)
@@ -154,7 +154,7 @@ def show_examples(
         for candidate in similar.like(one.turns, count):
             longer = with_examples(one.example.messages, [*shown, candidate])
             try:
-                ids = encoder.prompt(longer[:-1], one.example.tools)
+                ids = encoder.prompt(longer[:-1], tools=one.example.tools)
                 learned = encoder.encode(one.example.model_copy(update={"messages": longer}))
             except (RowProblem, ModelError):
                 break  # a template for one question alone

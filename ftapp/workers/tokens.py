@@ -94,10 +94,10 @@ class Encoder:
         except RowProblem:  # a template for one answer
             return "spans"
 
-    def prompt(self, messages: Sequence[Message], tools: list[dict[str, Any]] | None = None) -> list[int]:
-        """The conversation as tokens, up to where the model's answer begins."""
+    def prompt(self, messages: Sequence[Message], **options: Any) -> list[int]:
+        """The conversation as tokens, up to where the model's answer begins; options go to the chat template."""
         try:
-            return self._ids(self._render(messages, tools, add_generation_prompt=True))
+            return self._ids(self._render(messages, add_generation_prompt=True, **options))
         except TemplateError as error:
             raise ModelError(
                 f"The chat template of {self.model_name} refuses this conversation: {error}.", "Clear it and try again."
