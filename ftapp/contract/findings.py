@@ -8,6 +8,7 @@ from ftapp.contract.evaluation import MEASURES, NAMES, Contestant, EvaluationRep
 from ftapp.contract.figures import Figure
 
 ORDER: tuple[Contestant, ...] = ("base", "examples", "tuned")
+UNRELATED = "Loss on unrelated text"
 SHARES: tuple[Measure, ...] = ("exact", "format", "stopped")
 
 
@@ -53,7 +54,7 @@ def figures_table(report: EvaluationReport) -> tuple[list[str], list[list[str]]]
     rows.append(["Perplexity", *(with_interval("perplexity", scores.perplexity) for scores in taking_part)])
     forgot = {"base": report.unrelated.base, "tuned": report.unrelated.tuned}
     cells_of = [forgot.get(scores.contestant) for scores in taking_part]
-    rows.append(["Loss on unrelated text", *("–" if one is None else with_interval("loss", one) for one in cells_of)])
+    rows.append([UNRELATED, *("–" if one is None else with_interval("loss", one) for one in cells_of)])
     return ["", *(NAMES[scores.contestant] for scores in taking_part)], rows
 
 
