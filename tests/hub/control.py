@@ -43,6 +43,13 @@ def _downloads(hub: Hub, body: dict[str, Any]) -> None:
     hub.store.save(repo)
 
 
+def _space(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
+    repo = _repo(hub, body | {"kind": "space"})
+    repo.space |= body.get("change", {})
+    hub.store.save(repo)
+    return repo.space
+
+
 def _files(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
     commit = hub.store.commit_at(_repo(hub, body), body.get("revision", "main"))
     return {
@@ -73,6 +80,7 @@ ACTIONS: dict[str, Action] = {
     "clear-requests": lambda hub, body: hub.log.clear(),
     "gate": _gate,
     "downloads": _downloads,
+    "space": _space,
     "files": _files,
     "commits": _commits,
     "repos": _repos,

@@ -103,6 +103,10 @@ class Hub:
         """How often a model was downloaded in the last thirty days."""
         self._act("downloads", repo=repo, count=count)
 
+    def space(self, repo: str, **change: Any) -> dict[str, Any]:
+        """What is known of a Space, after a change: `stages` that it comes to, `logs` of "build" and "run"."""
+        return dict(self._act("space", repo=repo, change=change))
+
     def repos(self) -> list[dict[str, Any]]:
         """Every repository: kind, id and whether it is private."""
         return list(self._act("repos"))

@@ -1,0 +1,108 @@
+"""The app put on a Space by the terminal, against a local Hub; nothing is built there."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hub.fixture import Hub, running_hub
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "hf_OwnerOfTheSpace0123456789"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with running_hub(tmp_path_factory.mktemp("hub")) as hub:
+        hub.add_user("alice", TOKEN)
+        hub.watch("token", TOKEN)
+        yield hub
+
+
+def deploy(hub: Hub, home: Path, *arguments: str, **variables: str) -> tuple[int, str]:
+    """Exit code, and what was printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ftapp", "deploy", *arguments],
+        env=hub.env(home / "hf", TOKEN) | {"FTAPP_HOME": str(home)} | variables,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert TOKEN not in done.stdout + done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def run(hub: Hub, home: Path, code: str) -> None:
+    head = "from huggingface_hub import HfApi\napi = HfApi()\n"
+    subprocess.run([sys.executable, "-c", head + code], env=hub.env(home / "hf", TOKEN), check=True)
+
+
+def test_a_space_is_made_and_brought_up_to_date(hub: Hub, tmp_path: Path) -> None:
+    code, told = deploy(hub, tmp_path, "alice/tuner", "--sleep", "3600", "--secret", "GATED", GATED="hf_ReadsGated99")
+    assert code == 0, told
+    assert "alice/tuner: made, private" in told
+    assert told.rstrip().endswith("https://alice-tuner.hf.space")
+    assert {"kind": "space", "id": "alice/tuner", "private": True} in hub.repos()
+    files = hub.repo_files("alice/tuner", kind="space")
+    assert {"app.py", "Dockerfile", ".dockerignore", "requirements.txt", "ftapp/ui/style.css"} <= set(files)
+    assert {"ftapp/demo/model/model.safetensors", "LICENSE"} <= set(files)
+    assert not [name for name in files if name.startswith(("tests/", ".git/", ".venv/")) or "__pycache__" in name]
+    assert hub.read("alice/tuner", "README.md", kind="space") == (ROOT / "spaces" / "README.md").read_bytes()
+    known = hub.space("alice/tuner")
+    assert (known["sdk"], known["hardware"], known["sleepTimeSeconds"]) == ("docker", "l4x1", 3600)
+    assert known["secrets"] == ["GATED"]
+    assert "hf_ReadsGated99" not in told
+    asked = [entry["path"] for entry in hub.requests("POST")]
+    assert asked[-1].endswith("/hardware"), "nothing costs before all is there"
+
+    run(
+        hub,
+        tmp_path,
+        "api.upload_file(path_or_fileobj=b'x', path_in_repo='old.py', repo_id='alice/tuner', repo_type='space')",
+    )
+    hub.space("alice/tuner", stages=["RUNNING_BUILDING", "RUNNING_BUILDING", "RUNNING_APP_STARTING", "RUNNING"])
+    code, told = deploy(hub, tmp_path, "alice/tuner", "--hardware", "t4-small")
+    assert code == 0, told
+    assert "alice/tuner: is there already" in told
+    assert "running building\nrunning app starting\nrunning\n" in told
+    assert "old.py" not in hub.repo_files("alice/tuner", kind="space")
+    assert hub.space("alice/tuner")["hardware"] == "t4-small"
+    assert hub.leaks() == []
+
+
+def test_a_build_that_fails_shows_the_end_of_its_log(hub: Hub, tmp_path: Path) -> None:
+    deploy(hub, tmp_path, "alice/broken")
+    hub.space("alice/broken", stages=["BUILDING", "BUILD_ERROR"], logs={"build": ["Step 1", "no space left on device"]})
+    code, told = deploy(hub, tmp_path, "alice/broken")
+    assert code == 1
+    assert "alice/broken does not start: BUILD_ERROR" in told
+    assert "Step 1 | no space left on device" in told
+
+
+def test_what_cannot_be_deployed_is_refused_before_it_costs(hub: Hub, tmp_path: Path) -> None:
+    run(
+        hub,
+        tmp_path,
+        "api.create_repo('alice/open', repo_type='space', space_sdk='docker')\n"
+        "api.create_repo('alice/gradio', repo_type='space', space_sdk='gradio', private=True)",
+    )
+    hub.clear_requests()
+    for arguments, words in (
+        (("alice/open",), "alice/open exists and is public"),
+        (("alice/gradio",), "is a Space of another kind (gradio)"),
+        (("nobody",), "'nobody' is not the name of a Space"),
+        (("bob/tuner",), "bob/tuner"),
+        (("alice/tuner", "--secret", "UNSET"), "UNSET is not set in this shell"),
+    ):
+        code, told = deploy(hub, tmp_path, *arguments)
+        assert code == 1, told
+        assert words in told
+        assert "Traceback" not in told
+    assert not [entry for entry in hub.requests("POST") if entry["path"].endswith(("/hardware", "/secrets"))]
+    code, told = deploy(hub, tmp_path, "alice/late", "--hardware", "warp-drive")
+    assert code == 1
+    code, told = deploy(hub, tmp_path, "alice/late", HF_TOKEN="")
+    assert code == 1
+    assert "There is no token" in told
