@@ -2,7 +2,7 @@
 
 from ftapp.contract.config import FullConfig, PublishConfig
 from ftapp.contract.errors import HubError, JobError
-from ftapp.conversation import Conversation
+from ftapp.evaluations import Evaluations
 from ftapp.hub import Account, Hub
 from ftapp.processes.child import alive
 from ftapp.processes.launch import launch
@@ -10,7 +10,7 @@ from ftapp.store.jobs import Job
 from ftapp.views import PublicationView
 
 
-class Publishing(Conversation):
+class Publishing(Evaluations):
     """The results that one user can publish."""
 
     def whoami(self, token: str | None = None) -> Account:

@@ -185,29 +185,30 @@ class Training(Catalogue):
             raise JobError(f"{name} is not interrupted.", "Only a lost, failed or stopped run can be resumed.")
         if job.process() and last_whole(job.folder / "checkpoints") is None:
             raise JobError(f"{name} has no whole checkpoint.", "Start it again from the Configure tab.")
-        self._check_same_rows(job)
+        if change := self._change_of_rows(job):
+            raise DatasetError(
+                f"'{job.run_config().data.dataset}' has changed since {name} began: {change}. "
+                "It would go on as another run.",
+                "Undo the change, or start a new run.",
+            )
         job.request_resume()
         self._stop_deadlines.pop(job.folder, None)
         self._make_room("a training started and needs the memory")
         self.scheduler.tick()
 
-    def _check_same_rows(self, job: Job) -> None:
+    def _change_of_rows(self, job: Job) -> str:
+        """How a run's dataset differs from what it was when the run began; empty if it does not."""
         known = job.dataset()
         if known is None:
-            return  # started by an earlier version
+            return ""  # started by an earlier version
         now = dataset_record(self.dataset(known.id))
         if now.sha256 != known.sha256:
-            what = "its file is another one"
-        elif set(now.edits) != set(known.edits):
-            what = "other fixes are applied to it"
-        elif now.used != known.used:
-            what = f"{known.used:,} of its rows were used then, {now.used:,} now"
-        else:
-            return
-        raise DatasetError(
-            f"'{known.id}' has changed since {job.name} began: {what}. It would go on as another run.",
-            "Undo the change, or start a new run.",
-        )
+            return "its file is another one"
+        if set(now.edits) != set(known.edits):
+            return "other fixes are applied to it"
+        if now.used != known.used:
+            return f"{known.used:,} of its rows were used then, {now.used:,} now"
+        return ""
 
     def start_changed(self, name: str) -> str:
         """Start a new run like a failed one, with the changes that its failure suggests; returns the new run's name."""
@@ -234,7 +235,9 @@ class Training(Catalogue):
 
     def stop(self, name: str, publication: str = "") -> None:
         """Ask a job to save and end; after the grace period it is ended."""
-        job = self._job(name, publication)
+        self._ask_to_stop(self._job(name, publication))
+
+    def _ask_to_stop(self, job: Job) -> None:
         if job.status(alive(job.process())) in ACTIVE:
             job.request_stop()
             self._stop_deadlines.setdefault(job.folder, time.monotonic() + self.settings.stop_grace_seconds)

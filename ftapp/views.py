@@ -1,4 +1,4 @@
-"""A run or a publication as it stands, as a person reads it."""
+"""A run, an evaluation or a publication as it stands, as a person reads it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +9,18 @@ from typing import Any, Generic, TypeVar
 from ftapp.contract import events as ev
 from ftapp.contract.config import PublishConfig, RunConfig
 from ftapp.contract.errors import FailureKind
+from ftapp.contract.evaluation import EvaluateConfig
 from ftapp.contract.remedies import in_words, remedy
 from ftapp.processes.child import lacked_memory
 from ftapp.store.jobs import ACTIVE, Job, JobState, Status
 
-C = TypeVar("C", RunConfig, PublishConfig)
+C = TypeVar("C", RunConfig, EvaluateConfig, PublishConfig)
 End = ev.Finished | ev.Stopped | ev.Failed | None
 
 
 @dataclass(frozen=True)
 class JobView(Generic[C]):
-    """A training run (RunView) or a publication (PublicationView) as it stands now."""
+    """A training run, an evaluation or a publication as it stands now: RunView, EvaluationView, PublicationView."""
 
     job: Job
     read_config: Callable[[], C]
@@ -72,7 +73,7 @@ class JobView(Generic[C]):
 
     @property
     def name(self) -> str:
-        """A run's name, a publication's number."""
+        """A run's name, the number of an evaluation or a publication."""
         return self.job.name
 
     @property
@@ -97,11 +98,13 @@ class JobView(Generic[C]):
 
 
 RunView = JobView[RunConfig]
+EvaluationView = JobView[EvaluateConfig]
 PublicationView = JobView[PublishConfig]
 
 
 def _told(job: Job, status: Status, end: End) -> tuple[str, str]:
     """A status in a sentence, and what to do next."""
+    resumable = job.folder.parent.name == "runs"
     match status, end:
         case "failed", ev.Failed(message=message, hint=hint):
             return message, hint
@@ -109,13 +112,15 @@ def _told(job: Job, status: Status, end: End) -> tuple[str, str]:
             return (f"Published at {url}" if url else f"The result is in {job.folder / artifact}"), ""
         case "stopped", ev.Stopped(step=step, artifact=str(artifact)):
             return f"Stopped at step {step}; the result so far is in {job.folder / artifact}", ""
+        case "stopped", _ if not resumable:
+            return "Stopped before its end; nothing was kept.", "Start it again."
         case "stopped", _ if job.process() is None:
             return "Taken out of the queue before it began", "Resume puts it back."
         case "stopped", _:
             return "Ended before it could save", "Resume it from its last checkpoint, if it has one, or start it again."
         case "lost", _:
             last = [line for line in job.log_tail(4000).splitlines() if line.strip()]
-            hint = "Resume it from its last checkpoint, or start it again."
+            hint = "Resume it from its last checkpoint, or start it again." if resumable else "Start it again."
             ended = "The process ended without a word: it was killed, or the machine ran out of memory or restarted."
             return f"{ended} Last line of its log: {last[-1][:300]}" if last else ended, hint
         case "queued", _:

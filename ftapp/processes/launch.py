@@ -10,7 +10,7 @@ from ftapp.contract.errors import JobError, StorageError
 from ftapp.processes.child import start_detached, stop_tree
 from ftapp.store.jobs import Job
 
-Verb = Literal["train", "publish", "chat", "preview", "check"]
+Verb = Literal["train", "evaluate", "publish", "chat", "preview", "check"]
 
 QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -1,4 +1,4 @@
-"""One accelerator, one tenant: which training runs next, over the runs of every user."""
+"""One accelerator, one tenant: which training or evaluation runs next, over the runs of every user."""
 
 import logging
 import threading
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftapp.contract.errors import FtappError, JobError
+from ftapp.processes.child import alive
 from ftapp.processes.gpus import devices, processes_for
 from ftapp.processes.launch import launch
 from ftapp.processes.runs import Runs
 from ftapp.store.files import alone
-from ftapp.store.jobs import Job, Status
-from ftapp.store.queue import QueueOrder
+from ftapp.store.jobs import ACTIVE, Job, Status
+from ftapp.store.queue import EvaluationQueue, QueueOrder
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,10 @@ class Waiting:
 
 
 class Scheduler:
-    """Starts queued runs in turn, whenever no other run is at work; any number of processes may do so."""
+    """Starts queued runs and evaluations in turn, whenever no other is at work; any number of processes may do so.
+
+    Evaluations go first: they are short.
+    """
 
     def __init__(self, home: Path, token: str | None, devices: int | None = None) -> None:
         self._home = home
@@ -39,6 +43,8 @@ class Scheduler:
         self._token = token
         self._runs: dict[Path, Runs] = {}
         self._order = QueueOrder(home)
+        self._evaluations = EvaluationQueue(home)
+        self._evaluation_jobs: dict[str, Job] = {}
 
     def runs(self, folder: Path) -> Runs:
         """The runs of one user, in that folder."""
@@ -49,8 +55,27 @@ class Scheduler:
         return [(folder.parent.name, *one) for folder in folders for one in self.runs(folder).active()]
 
     def running(self) -> list[Job]:
-        """The runs that a live process works on."""
-        return [job for _, job, status in self._active() if status != "queued"]
+        """The runs that a live process trains or evaluates."""
+        training = [job for _, job, status in self._active() if status != "queued"]
+        evaluated = [Job(job.folder.parents[1]) for job, status in self._evaluating() if status != "queued"]
+        return training + evaluated
+
+    def enqueue(self, evaluation: Job) -> None:
+        """Let an evaluation run when the accelerator is free; raises StorageError."""
+        with alone(self._home / ".scheduler.lock"):
+            folder = evaluation.folder.relative_to(self._home).as_posix()
+            self._evaluations.write([*self._evaluations.read(), folder])
+
+    def _evaluating(self) -> list[tuple[Job, Status]]:
+        """The evaluations that wait or work."""
+        found = []
+        for folder in self._evaluations.read():
+            if (self._home / folder / "config.json").is_file():
+                job = self._evaluation_jobs.setdefault(folder, Job(self._home / folder))
+                status = job.status(alive(job.process()))
+                if status in ACTIVE:
+                    found.append((job, status))
+        return found
 
     def queue(self) -> list[Waiting]:
         """The runs that wait, the next one first: oldest first where nobody changed the order."""
@@ -77,13 +102,21 @@ class Scheduler:
             self._order.write([waiting.ticket for waiting in queue])
 
     def tick(self) -> None:
-        """Start the next run if the accelerator is free."""
+        """Start the next evaluation or run if the accelerator is free."""
         self._home.mkdir(parents=True, exist_ok=True)
         with alone(self._home / ".scheduler.lock", wait=False) as mine:
             if not mine:
                 return
-            active = self._active()
-            if all(status == "queued" for _, _, status in active) and (queue := self._in_order(active)):
+            active, evaluating = self._active(), self._evaluating()
+            left = [job.folder.relative_to(self._home).as_posix() for job, _ in evaluating]
+            if left != self._evaluations.read():
+                self._evaluations.write(left)
+                self._evaluation_jobs.clear()
+            if any(status != "queued" for _, _, status in active) or any(at != "queued" for _, at in evaluating):
+                return
+            if evaluating:
+                launch(evaluating[0][0], "evaluate", self._token)
+            elif queue := self._in_order(active):
                 self.start(queue[0].job)
 
     def start(self, job: Job) -> None:

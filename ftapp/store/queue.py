@@ -1,4 +1,4 @@
-"""The order of the queue where somebody changed it: one file over all users, written whole."""
+"""The order of the queue where somebody changed it, and the evaluations in it: files over all users, written whole."""
 
 from pathlib import Path
 
@@ -24,3 +24,22 @@ class QueueOrder:
     def write(self, tickets: list[str]) -> None:
         """Put these first, in this order; raises StorageError."""
         write_whole(self._path, orjson.dumps(tickets))
+
+
+class EvaluationQueue:
+    """The evaluations that wait or are at work, in the order in which they were asked for."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / ".evaluations.json"
+
+    def read(self) -> list[str]:
+        """Their folders, relative to the home."""
+        try:
+            found = orjson.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return []
+        return [str(folder) for folder in found] if isinstance(found, list) else []
+
+    def write(self, folders: list[str]) -> None:
+        """These and no others; raises StorageError."""
+        write_whole(self._path, orjson.dumps(folders))

@@ -10,7 +10,7 @@ from typer.exceptions import TyperException
 from ftapp.contract.config import RunConfig
 from ftapp.contract.errors import ConfigError, FtappError
 from ftapp.settings import read_settings
-from ftapp.terminal import check, deploy, jobs
+from ftapp.terminal import check, deploy, evaluate, jobs
 from ftapp.terminal.output import BAD_CONFIG, FAILED, error, print_json
 
 ENDING = """Exit codes: 0 done, 1 failed, 2 the command or the config is not valid, 3 stopped before the end,
@@ -24,7 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (check.check, jobs.train, jobs.runs, jobs.stop, jobs.resume, jobs.merge, jobs.push, deploy.deploy):
+ON_RUNS = (jobs.train, jobs.runs, jobs.stop, jobs.resume, evaluate.evaluate, jobs.merge, jobs.push)
+for verb in (check.check, *ON_RUNS, deploy.deploy):
     app.command()(verb)
 
 

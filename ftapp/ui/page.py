@@ -1,4 +1,4 @@
-"""The page: five tabs and the ways from one to the next; app.py builds it, the tabs do the rest."""
+"""The page: six tabs and the ways from one to the next; app.py builds it, the tabs do the rest."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ import gradio as gr
 from ftapp.contract.config import RunConfig
 from ftapp.contract.errors import ConfigError
 from ftapp.studio import Studio
-from ftapp.ui import chat_tab, configure_tab, dataset_tab, edge, fields, form, publish_tab, train_tab
+from ftapp.ui import chat_tab, configure_tab, dataset_tab, edge, evaluate_tab, fields, form, publish_tab, train_tab
 from ftapp.ui.edge import Edge
 
 HEADER = (
     "<header class='top'><h1>ftapp</h1><p>Fine-tune a language model without writing code: "
-    "choose rows, train, chat with the result, publish it.</p></header>"
+    "choose rows, train, chat with the result, measure it, publish it.</p></header>"
 )
 CACHE_SWEEP, CACHE_AGE = 3600, 24 * 3600
 """Seconds: how often Gradio's cache is swept, and how old a file in it may get."""
@@ -32,6 +32,8 @@ def create_page(studio: Studio) -> Any:
                 train = train_tab.place()
             with gr.Tab("Chat", id="chat") as at_chat:
                 chat = chat_tab.place()
+            with gr.Tab("Evaluate", id="evaluate") as at_evaluate:
+                evaluate = evaluate_tab.place()
             with gr.Tab("Publish", id="publish") as at_publish:
                 publish = publish_tab.place(studio)
         lists = [(configure.dataset, dataset_tab.choices), (configure.held_out, dataset_tab.optional_choices)]
@@ -41,6 +43,7 @@ def create_page(studio: Studio) -> Any:
         acted = chat_tab.wire(bound, chat)
         bound.on(acted.then, dataset_tab.choices, outputs=[configure.dataset])  # one of them may be new
         bound.visits(page)
+        evaluate_tab.wire(bound, evaluate)
         publish_tab.wire(bound, publish)
         for event in (page.load, at_dataset.select):
             dataset_tab.refresh(bound, event, dataset, lists)
@@ -50,9 +53,11 @@ def create_page(studio: Studio) -> Any:
         train_tab.refresh(bound, at_train.select, train)
         for event in (page.load, at_chat.select):
             chat_tab.refresh(bound, event, chat)
+        for event in (page.load, at_evaluate.select):
+            evaluate_tab.refresh(bound, event, evaluate)
         for event in (page.load, at_publish.select):
             publish_tab.refresh(bound, event, publish)
-        _ways(bound, tabs, dataset, configure, train, chat, publish)
+        _ways(bound, tabs, dataset, configure, train, chat, evaluate, publish)
     return page
 
 
@@ -63,6 +68,7 @@ def _ways(
     configure: configure_tab.ConfigureTab,
     train: train_tab.TrainTab,
     chat: chat_tab.ChatTab,
+    evaluate: evaluate_tab.EvaluateTab,
     publish: publish_tab.PublishTab,
 ) -> None:
     """From one tab to the next: each button takes along what was chosen."""
@@ -72,6 +78,9 @@ def _ways(
 
     def to_chat(studio: Studio, name: str) -> tuple[Any, Any]:
         return chat_tab.chosen(studio, name), gr.Tabs(selected="chat")
+
+    def to_evaluate(studio: Studio, name: str) -> tuple[Any, Any]:
+        return evaluate_tab.chosen(studio, name), gr.Tabs(selected="evaluate")
 
     def to_publish(studio: Studio, name: str) -> tuple[Any, Any]:
         return publish_tab.chosen(studio, name), gr.Tabs(selected="publish")
@@ -96,6 +105,7 @@ def _ways(
     bound.on(train.chat.click, to_chat, [train.run], [chat.run, tabs])
     taken = bound.on(chat.train_on.click, train_on, [chat.run, chat.kept_in], [*configure.components, tabs])
     configure_tab.after_values_changed(bound, taken, configure)
+    bound.on(train.evaluate.click, to_evaluate, [train.run], [evaluate.run, tabs])
     bound.on(train.publish.click, to_publish, [train.run], [publish.run, tabs])
     taken = bound.on(train.again.click, again, [train.run], [*configure.components, tabs])
     configure_tab.after_values_changed(bound, taken, configure)

@@ -57,6 +57,7 @@ class TrainTab:
     resume: Any
     again: Any
     chat: Any
+    evaluate: Any
     publish: Any
     timer: Any
     seen: Any
@@ -73,7 +74,8 @@ class TrainTab:
         """What `show` updates, in its order."""
         boxes = [self.status, self.progress, self.loss, self.notes, self.samples, self.resolved, self.details]
         boxes += [self.curves, self.log, self.samples_box]
-        buttons = [self.stop, self.kill, self.changed, self.resume, self.again, self.chat, self.publish]
+        buttons = [self.stop, self.kill, self.changed, self.resume, self.again, self.chat, self.evaluate]
+        buttons += [self.publish]
         return [*boxes, *buttons, self.timer, self.seen]
 
 
@@ -100,6 +102,7 @@ def _place_run(views: Any, listed: history.HistoryView) -> TrainTab:
         chat = gr.Button(
             "Chat with it →", size="sm", variant="primary", visible=False, elem_id="train-chat", min_width=110
         )
+        evaluate = gr.Button("Evaluate →", size="sm", visible=False, elem_id="train-evaluate", min_width=110)
         publish = gr.Button("Publish →", size="sm", visible=False, elem_id="train-publish", min_width=110)
     sure = confirm.confirmation(
         "End it now, without saving what came after the last checkpoint?", "End now", "train-sure"
@@ -128,7 +131,7 @@ def _place_run(views: Any, listed: history.HistoryView) -> TrainTab:
         run=run, status=shown_status, progress=progress, loss=loss, notes=notes, samples=samples,
         samples_box=samples_box, resolved=resolved, details=details, curves=curves, logarithmic=logarithmic,
         smoothing=smoothing, below=below, log=log, log_box=log_box, log_open=gr.State(False), stop=stop, kill=kill,
-        sure=sure, changed=changed, resume=resume, again=again, chat=chat, publish=publish,
+        sure=sure, changed=changed, resume=resume, again=again, chat=chat, evaluate=evaluate, publish=publish,
         timer=gr.Timer(POLL_SECONDS, active=False), seen=gr.State(NOTHING_SEEN), views=views, history=listed,
     )  # fmt: skip
 
@@ -244,6 +247,7 @@ def _changes(studio: Studio, view: RunView, log_open: bool, drawing: tuple[Any, 
         (active, lambda: gr.update(visible=not active)),
         ((active, has_result), lambda: gr.update(visible=not active and has_result)),
         ((active, has_result), lambda: gr.update(visible=not active and has_result)),
+        ((active, has_result), lambda: gr.update(visible=not active and has_result)),
         (active, lambda: gr.Timer(active=active)),
     ]
     known = seen.keys if seen.run == view.name else ()
@@ -276,7 +280,7 @@ def _lost(studio: Studio, view: RunView) -> str:
 
 def _nothing() -> tuple[Any, ...]:
     nothing = markup.empty("No runs yet.", "Go to Configure and press Start: the demo takes about a minute.")
-    hidden = [gr.update(visible=False)] * 7
+    hidden = [gr.update(visible=False)] * 8
     none = gr.update(value=None, visible=False)
     return (
         nothing,

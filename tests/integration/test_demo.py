@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from ftapp.contract.answers import JsonFormat
 from ftapp.contract.config import parse_run_config
 from ftapp.demo.scoring import is_json_object, json_answer_right
 from ftapp.studio import DEMO_FOLDER, Studio
-from tests.running import finish
+from tests.running import finish, wait_for
 
 AT_LEAST = 0.90
 HELD_OUT = 300
@@ -77,3 +78,29 @@ def test_the_demo_learns_its_format(studio: Studio, method: str) -> None:
         before = answers(model, questions)
     assert not any(is_json_object(text) for text in before)
     assert share(answers(model, questions), json_answer_right) >= AT_LEAST
+    if method == "lora":
+        check_the_evaluation_says_so(studio, view.name)
+
+
+def check_the_evaluation_says_so(studio: Studio, run: str) -> None:
+    """From no right answer, by the base as it is, to at least 95 %, topic and form included."""
+    number = studio.evaluate(studio.evaluation_config(run))
+    wait_for(lambda: not studio.evaluation(run, number).active, "the end of the evaluation")
+    report = studio.evaluation_report(run, number)
+    assert report is not None, studio.evaluation(run, number).message
+    assert (report.rows, report.seen_in_training) == (200, 0)
+    assert report.format == JsonFormat(keys=["answer", "topic"])
+    base, tuned = report.of("base"), report.of("tuned")
+    assert base
+    assert base.exact
+    assert (base.exact.value, base.exact.low) == (0, 0)
+    assert tuned
+    assert tuned.exact
+    assert tuned.exact.value >= 0.95
+    assert tuned.exact.low > 0.9
+    assert report.verdict.kind == "helped", report.verdict.sentence
+    judged = [
+        json_answer_right(row.answers["tuned"].text or "", json.loads(row.reference)["answer"])
+        for row in studio.evaluation_rows(run, number)
+    ]
+    assert sum(judged) >= tuned.exact.value * len(judged), "the demo's own judge, who lets any topic pass"
