@@ -16,6 +16,7 @@ from ftapp.contract import events as ev
 from ftapp.contract.base import Contract
 from ftapp.contract.config import PublishConfig, RunConfig
 from ftapp.contract.errors import JobError, StorageError
+from ftapp.contract.evaluation import EvaluateConfig
 from ftapp.contract.report import DatasetRecord
 from ftapp.store.eventlog import outline, tail, tail_text
 from ftapp.store.files import write_whole
@@ -304,6 +305,10 @@ class Job:
         """The request of a publication."""
         return PublishConfig.model_validate_json(self._config_bytes())
 
+    def evaluate_config(self) -> EvaluateConfig:
+        """The request of an evaluation."""
+        return EvaluateConfig.model_validate_json(self._config_bytes())
+
     def _config_bytes(self) -> bytes:
         try:
             return (self.folder / "config.json").read_bytes()
@@ -323,7 +328,7 @@ class Outline(Job):
 
 
 class JobStore:
-    """The runs of one user, each with its publications."""
+    """The runs of one user, each with its publications and evaluations."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -338,8 +343,14 @@ class JobStore:
 
     def create_publication(self, run: Job, config: PublishConfig) -> Job:
         """Write a new publication's request inside its run."""
-        numbers = [int(job.name) for job in self.publications(run)]
-        return self._write(run.folder / "publications" / str(max(numbers, default=0) + 1), config)
+        return self._write_next(run.folder / "publications", config)
+
+    def create_evaluation(self, run: Job, config: EvaluateConfig) -> Job:
+        """Write a new evaluation's request inside its run."""
+        return self._write_next(run.folder / "evaluations", config)
+
+    def _write_next(self, parent: Path, config: Contract) -> Job:
+        return self._write(parent / str(max(map(int, _numbers(parent)), default=0) + 1), config)
 
     def _write(self, folder: Path, config: Contract, dataset: DatasetRecord | None = None) -> Job:
         draft = folder.with_name(f".{folder.name}.new")
@@ -387,8 +398,11 @@ class JobStore:
 
     def publications(self, run: Job) -> list[Job]:
         """A run's publications, newest first."""
-        found = [path.name for path in _folders(run.folder / "publications") if path.name.isdecimal()]
-        return [self._job(f"{run.name}/publications/{number}") for number in sorted(found, key=int, reverse=True)]
+        return [self._job(f"{run.name}/publications/{number}") for number in _numbers(run.folder / "publications")]
+
+    def evaluations(self, run: Job) -> list[Job]:
+        """A run's evaluations, newest first."""
+        return [self._job(f"{run.name}/evaluations/{number}") for number in _numbers(run.folder / "evaluations")]
 
 
 def is_run_name(name: str) -> bool:
@@ -396,8 +410,16 @@ def is_run_name(name: str) -> bool:
     return bool(_NAME.fullmatch(name))
 
 
-def _folders(parent: Path) -> list[Path]:
+def evaluation_jobs(run: Job) -> list[Job]:
+    """A run's evaluations, newest first, for whoever has the run but no store."""
+    folder = run.folder / "evaluations"
+    return [Job(folder / number) for number in _numbers(folder)]
+
+
+def _numbers(parent: Path) -> list[str]:
+    """The names of the jobs inside a run, newest first."""
     try:
-        return [path for path in parent.iterdir() if (path / "config.json").is_file()]
+        found = [path.name for path in parent.iterdir() if (path / "config.json").is_file()]
     except FileNotFoundError:
         return []
+    return sorted(filter(str.isdecimal, found), key=int, reverse=True)
