@@ -184,7 +184,18 @@ class Failed(_Event):
 
 
 Event = Annotated[
-    Started | Phase | Resolved | Metrics | Evaluation | Sample | Checkpoint | Note | Verified | Finished | Stopped | Failed,
+    Started
+    | Phase
+    | Resolved
+    | Metrics
+    | Evaluation
+    | Sample
+    | Checkpoint
+    | Note
+    | Verified
+    | Finished
+    | Stopped
+    | Failed,
     Field(discriminator="type"),
 ]
 TERMINAL = (Finished, Stopped, Failed)

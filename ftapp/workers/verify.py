@@ -34,7 +34,12 @@ OF_THE_CHANGE, MOST, AGREEMENT = 0.1, 0.1, 0.9
 RESERVE = 1.25
 """Memory that a loaded model needs while it computes, against its weights."""
 
-WITHOUT_ROWS = ("Hello! Who are you?", "Write one sentence about the sea.", "What is 12 plus 30?", "Name three colours.")
+WITHOUT_ROWS = (
+    "Hello! Who are you?",
+    "Write one sentence about the sea.",
+    "What is 12 plus 30?",
+    "Name three colours.",
+)
 
 Say = Callable[[ev.Event], None]
 
@@ -166,9 +171,7 @@ def _material(run: Job, encoder: Encoder) -> tuple[list[TokenRow], list[list[int
     except (DatasetError, OSError):  # it was deleted since
         examples, held_out = [], False
     rows = list(islice(_encoded(examples, encoder), ROWS))
-    prompts = [
-        encoder.prompt(example.messages[:-1])[-LONGEST:] for example in examples if len(example.messages) > 1
-    ]
+    prompts = [encoder.prompt(example.messages[:-1])[-LONGEST:] for example in examples if len(example.messages) > 1]
     if not rows:
         asked = [[Message(role="user", content=text)] for text in WITHOUT_ROWS]
         prompts, held_out = [encoder.prompt(messages) for messages in asked], False

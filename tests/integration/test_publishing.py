@@ -73,7 +73,7 @@ def read_back(hub: Hub, home: Path, repo: str, xet: bool) -> Path:
 @pytest.mark.parametrize("xet", [False, True], ids=["lfs", "xet"])
 def test_the_pushed_adapter_loads_and_says_the_same(trained: Trained, hub: Hub, tmp_path: Path, xet: bool) -> None:
     repo = f"alice/adapter-{'xet' if xet else 'lfs'}"
-    done = push(trained, hub, tmp_path / "hf", repo, xet=xet)
+    done = push(trained, hub, tmp_path / "hf", repo, "--with-base", xet=xet)
     assert done.returncode == 0, done.stderr
     assert f"{hub.url}/{repo}" in done.stdout + done.stderr
     assert {item["id"]: item["private"] for item in hub.repos()}[repo] is True

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from ftapp.card import card_of
 from ftapp.contract import events as ev
 from ftapp.contract.config import parse_publish_config, parse_run_config
 from ftapp.contract.report import Edit, dataset_record
 from ftapp.store.datasets import DatasetStore
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import JobStore
-from ftapp.workers.card import write_card
 
 
 def row(prompt: str, answer: str, *more: str) -> str:
@@ -33,8 +33,7 @@ def card(folder: Path, edits: list[Edit], **data: str) -> str:
     log = EventLog(job.folder / "events.jsonl")
     log.append(ev.Resolved(values={}, train_rows=18, eval_rows=2, left_out_rows=1, train_tokens=900))
     log.append(ev.Finished(artifact="adapter"))
-    write_card(folder, job, parse_publish_config({"run": job.name, "artifact": "adapter", "folder": str(folder)}))
-    text = (folder / "README.md").read_text()
+    text = card_of(job, parse_publish_config({"run": job.name, "artifact": "adapter"}))
     return text.split("## Data")[1].split("## Training")[0].strip()
 
 
