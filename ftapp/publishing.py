@@ -7,7 +7,7 @@ from ftapp.card import card_of, check_card
 from ftapp.contract.config import FullConfig, PublishConfig, refusal
 from ftapp.contract.elsewhere import short_name
 from ftapp.contract.errors import HubError, HubUnreachable, JobError
-from ftapp.contract.events import Finished, Stopped, Verified
+from ftapp.contract.events import Finished
 from ftapp.conversation import Conversation
 from ftapp.hub import Account, Hub
 from ftapp.processes.child import alive
@@ -88,12 +88,13 @@ class Publishing(Conversation):
     def card(self, config: PublishConfig) -> str:
         """The model card as it would be published; what a check will find has its place in it. Raises JobError."""
         run = self._jobs.get(config.run)
-        return card_of(run, config, self._verified(run, config))
+        made = self._whole(run, config)
+        return card_of(run, config, made[1].verified if made else None)
 
-    def _verified(self, run: Job, config: PublishConfig) -> Verified | None:
+    def _whole(self, run: Job, config: PublishConfig) -> tuple[Path, artifacts.Artifact] | None:
+        """What an earlier publication made, if it would do for this one."""
         folders = [job.folder for job in self._jobs.publications(run)]
-        found = artifacts.find(folders, config, artifacts.source_of(run.folder))
-        return found[1].verified if found else None
+        return artifacts.find(folders, config, artifacts.source_of(run.folder))
 
     def publish(self, config: PublishConfig, token: str | None = None) -> str:
         """Start a publication of a run's result, all that can be checked first; returns its number.
@@ -135,11 +136,11 @@ class Publishing(Conversation):
 
     def artifact_folder(self, run: str, number: str) -> Path:
         """Where what a publication made, or used, lies; raises JobError if it has none, or it was taken away."""
-        view = self.publication(run, number)
-        made = view.end.artifact if isinstance(view.end, Finished | Stopped) else None
-        folder = (view.folder / (made or view.config.artifact)).resolve()
-        if not view.active and folder.is_dir():
+        view, job = self.publication(run, number), self._jobs.get(run)
+        if isinstance(view.end, Finished) and (folder := (view.folder / view.end.artifact).resolve()).is_dir():
             return folder
+        if not view.active and (found := self._whole(job, view.config)):
+            return found[0]
         raise JobError(f"Publication {number} of {run} has nothing to download.", "Publish again.")
 
     def archive(self, run: str, number: str) -> tuple[str, Iterator[bytes]]:

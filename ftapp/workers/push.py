@@ -129,7 +129,11 @@ class Push:
                 return _Commit(sha, "") if self._same(self._tree(sha)) else None
             for pull in self._api.get_repo_discussions(self._repo, discussion_type="pull_request"):
                 reference = pull.git_reference or ""
-                if pull.title == self._message and pull.status == "open" and self._same(self._tree(reference)):
+                if (
+                    pull.title == self._message
+                    and pull.status in ("draft", "open")
+                    and self._same(self._tree(reference))
+                ):
                     sha = str(self._api.model_info(self._repo, revision=reference).sha)
                     return _Commit(sha, pull.url)
         except (HfHubHTTPError, OSError, httpx2.TransportError):

@@ -138,7 +138,7 @@ class Verification:
 
 def _divergence(one: torch.Tensor, other: torch.Tensor) -> float:
     """Kullback-Leibler divergence from log-probabilities to others, summed over the places."""
-    return float((one.exp() * (one - other)).sum())
+    return max(0.0, float((one.exp() * (one - other)).sum()))  # rounding can make nothing less than nothing
 
 
 def _where(base: Path) -> tuple[models.Hardware, torch.dtype]:
