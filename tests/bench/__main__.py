@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from tests.bench import datasets, history, memory, page, steps
+from tests.bench import datasets, history, memory, merge, page, steps
 from tests.bench.table import Row
 
 
@@ -18,6 +18,7 @@ def main() -> None:
         "datasets": datasets.measure,
         "history": history.measure,
         "memory": memory.measure,
+        "merge": merge.measure,
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[], help=f"of {', '.join(parts)}")
