@@ -10,8 +10,8 @@ from ftapp.card import CHECK_PLACE
 from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import FtappError
 from ftapp.studio import Studio
-from ftapp.ui import markup
 
+LOADING = re.compile(r"</?(img|picture|source|video|audio|iframe|object|embed|link|style)\b[^>]*>", re.IGNORECASE)
 CHECK_WORDS = "*What the check of the merged model finds is put here.*"
 
 
@@ -65,6 +65,6 @@ def draft(studio: Studio, config: PublishConfig | None, text: str | None, drafte
 
 
 def preview(_: Studio, text: str | None) -> str:
-    """The card as the Hub shows it: without its metadata, and without its picture, which is drawn when it is made."""
+    """The card much as the Hub shows it: without its metadata; what it would load from elsewhere is only named."""
     body = re.sub(r"\A---\s*\n.*?\n---\s*\n", "", text or "", flags=re.DOTALL).replace(CHECK_PLACE, CHECK_WORDS)
-    return re.sub(r"!\[(.*?)\]\(.*?\)", lambda found: f"*[picture: {markup.text(found[1])}]*", body)
+    return LOADING.sub("", body).replace("![", "[")
