@@ -50,7 +50,9 @@ def result(studio: Studio, view: PublicationView) -> str:
     except JobError:
         return f"<p class='ft-small'>{markup.text(what(view))}</p>"
     end = view.state.end
-    shown = f"<p>On the Hub: {markup.link(end.url)}</p>" if isinstance(end, Finished) and end.url else ""
+    shown = (
+        f"<p id='publish-link'>On the Hub: {markup.link(end.url)}</p>" if isinstance(end, Finished) and end.url else ""
+    )
     bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     address = f"artifacts/{quote(view.config.run)}/{quote(view.name)}.zip"
     shown += f"<p>On this machine: <code>{markup.text(folder)}</code></p>"

@@ -120,7 +120,7 @@ def wire(bound: edge.Edge, tab: PublishTab) -> None:
     based = bound.on(changed.then, _of_artifact, [tab.run, of["artifact"]], [tab.about_base, of["with_base"]])
     bound.on(based.then, _anew, written, card.filled)
     bound.on(changed.then, _show, [tab.run, tab.number], tab.shown)
-    bound.on(tab.stop.click, lambda studio, run, number: studio.stop(run, number), [tab.run, tab.number])
+    bound.on(bound.on(tab.stop.click, _stop, [tab.run, tab.number]).then, _show, [tab.run, tab.number], tab.shown)
     bound.poll(tab.timer.tick, _poll, [tab.run, tab.number, tab.seen], tab.shown)
 
 
@@ -245,6 +245,14 @@ def _start(
     return [number, *form.marks(PLACED, {}, shown), {}]
 
 
+def _stop(studio: Studio, run: str, number: str) -> None:
+    """The first time ask it to stop; a large file on its way can take long, so the second time end it."""
+    if studio.publication(run, number).status == "stopping":
+        studio.kill(run, number)
+    else:
+        studio.stop(run, number)
+
+
 def _again(studio: Studio, run: str, number: str, token: str | None) -> str:
     return studio.publish_again(run, number, token)
 
@@ -292,7 +300,7 @@ def _show(studio: Studio, run: str | None, number: str) -> tuple[Any, ...]:
         publication.checked(view),
         publication.result(studio, view),
         publication.earlier([one for one in views if one is not view]),
-        gr.update(visible=view.active),
+        gr.update(visible=view.active, value="End now" if view.status == "stopping" else "Stop"),
         gr.update(visible=view.status in AGAIN),
         gr.Timer(active=view.active),
         _signature(view),

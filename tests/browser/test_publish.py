@@ -77,7 +77,7 @@ def test_merge_check_edit_push_and_see_the_link(page: Page, served: Served, hub:
     page.locator("#publish-start").click()
     expect(page.locator("#publish-token input")).to_have_value("")
     assert TOKEN not in argvs()
-    link = page.locator("#publish-result p a").first
+    link = page.locator("#publish-link a")
     expect(link).to_have_attribute("href", f"{hub.url}/alice/checked", timeout=60_000)
     expect(page.locator("#publish-progress")).to_contain_text("is still whole and is used")
     expect(page.locator("#publish-earlier")).to_contain_text("this machine")
@@ -103,7 +103,7 @@ def test_a_refused_push_is_told_and_goes_on(page: Page, served: Served, hub: Hub
     expect(page.locator("#publish-progress")).to_contain_text("this token may not do that (403)", timeout=60_000)
     fill(page, "token", TOKEN)
     page.locator("#publish-again").click()
-    link = page.locator("#publish-result p a").first
+    link = page.locator("#publish-link a")
     expect(link).to_have_attribute("href", f"{hub.url}/alice/second", timeout=60_000)
     assert "base/config.json" in hub.repo_files("alice/second")
     no_token_anywhere(page, served, hub)
