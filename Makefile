@@ -24,7 +24,7 @@ run: $(INSTALLED)
 
 test: $(INSTALLED_DEV) chromium
 	@$(MAKE) --no-print-directory lint
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(INSTALLED_DEV)
 	@$(PY) -m tests.bench

@@ -1,8 +1,12 @@
 """What every test stands on: a home of its own and nobody's token."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# trainings beside one another, or beside a browser: threads that wait for work by spinning would take the others' core
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -3,16 +3,23 @@
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ftapp.contract import events as ev
 from ftapp.contract.config import RunConfig, parse_run_config
+from ftapp.store.eventlog import EventLog
+from ftapp.store.jobs import Job, ProcessId
 from ftapp.studio import Studio
 from ftapp.views import RunView
 
 T = TypeVar("T")
 
 TIME_LIMIT = 180.0
+WORKER = ProcessId(pid=4_000_000, created=1000.0)
+"""A process that is not there any more."""
+BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def wait_for(condition: Callable[[], T], what: str, seconds: float = TIME_LIMIT) -> T:
@@ -67,3 +74,22 @@ def wait_for_step(studio: Studio, name: str, step: int) -> RunView:
         return view if view.state.metrics and view.state.metrics[-1].step >= step else None
 
     return wait_for(reached, f"step {step} of {name}")
+
+
+def end(job: Job, last: ev.Event | None = None, losses: tuple[float, ...] = (3.0, 2.0)) -> Job:
+    """Let it have trained: a step a second and 50 tokens a step, measured at each step, an hour's pause apart."""
+    job.record_process(WORKER)
+    log = EventLog(job.folder / "events.jsonl")
+    log.append(ev.Started(pid=WORKER.pid, process_created=WORKER.created, time=BEGUN))
+    log.append(ev.Resolved(values={"device": "CPU"}, train_rows=90, eval_rows=10, total_parameters=1000, time=BEGUN))
+    for step, loss in enumerate(losses, 1):
+        now, total = BEGUN + timedelta(seconds=10 + step), len(losses)
+        log.append(
+            ev.Metrics(
+                step=step, total_steps=total, epoch=1, loss=loss + 1, tokens=50 * step, seconds=float(step), time=now
+            )
+        )
+        log.append(ev.Evaluation(step=step, loss=loss, perplexity=1, tokens=9, time=now))
+    if last:
+        log.append(last.model_copy(update={"time": BEGUN + timedelta(seconds=10 + len(losses))}))
+    return job

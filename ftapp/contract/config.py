@@ -184,7 +184,7 @@ class BatchConfig(Contract):
 
     packing: bool | Auto = Field("auto", title="Packing", json_schema_extra=ADVANCED)
     """Lay the rows of a micro-batch end to end instead of padding them; the steps see the same rows. It needs
-    flash-attn and a GPU of compute capability 8.0; `auto`: where both are there, else rows are grouped by length."""
+    flash-attn and a GPU of compute capability 8.0; `auto`: where both are there."""
 
     @model_validator(mode="after")
     def _packing_has_rows(self) -> "BatchConfig":

@@ -3,7 +3,7 @@
 How the formulas were derived, and what they leave out, is in docs/memory.md.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal
@@ -127,16 +127,27 @@ def longest_row(config: RunConfig, facts: Architecture, row_tokens: int | None) 
     return min(row_tokens, limit) if row_tokens else limit
 
 
-def resolve(model: Model, config: RunConfig, machine: Machine, row_tokens: int | None = None, world: int = 1) -> Plan:
-    """The plan of a run, the same for the estimate and for the worker.
+def resolve(
+    model: Model,
+    config: RunConfig,
+    machine: Machine,
+    row_tokens: int | None = None,
+    world: int = 1,
+    cost: Callable[[int], float] | None = None,
+) -> Plan:
+    """The plan of a run, for the estimate and for the worker.
 
-    Micro-batch `auto`: the largest of up to 8 rows that fits. Activation checkpointing `auto`: on only with a GPU, and
-    only if no micro-batch fits without it. If nothing fits, the smallest plan.
+    Micro-batch `auto`: of up to 8 rows that fit, the size that `cost` finds cheapest; the largest if nobody knows the
+    rows. Activation checkpointing `auto`: on only with a GPU, and only if no micro-batch fits without it. If nothing
+    fits, the smallest plan.
     """
     share = max(1, config.batch.effective_size // world)
     tokens = longest_row(config, model.facts, row_tokens)
     micro = config.batch.micro_size
     sizes = [n for n in range(min(AUTO_MICRO_LIMIT, share), 0, -1) if share % n == 0] if micro == "auto" else [micro]
+    smallest = min(sizes)
+    if cost:
+        sizes.sort(key=cost)
     wanted = config.batch.activation_checkpointing
     choices = [wanted] if wanted != "auto" else [False] if machine.kind == "cpu" else [False, True]
     plans = [
@@ -147,7 +158,7 @@ def resolve(model: Model, config: RunConfig, machine: Machine, row_tokens: int |
     if machine.free is None:
         return next(plan for plan in plans if plan.activation_checkpointing == choices[-1])
     fitting = (plan for plan in plans if estimate(model, config, plan, machine).peak <= COMFORTABLE * machine.free)
-    return next(fitting, plans[-1])
+    return next(fitting, plans[-1].model_copy(update={"micro_size": smallest}))
 
 
 def estimate(model: Model, config: RunConfig, plan: Plan, machine: Machine) -> Estimate:

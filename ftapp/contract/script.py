@@ -160,7 +160,6 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 import torch
 from datasets import Dataset
 (imports)
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 '''
 
@@ -275,17 +274,27 @@ START = """
 trainer.model.save_pretrained("initial")  # this start changes the base's weights: what is saved is the difference"""
 
 TRAIN = """
-class Order(LengthGroupedSampler):
-    '''Rows of a batch are about as long: little padding. The order depends on the seed and the epoch alone.'''
+class Order:
+    '''Batches of rows drawn at random, by length inside a batch: little padding. Depends on seed and epoch alone.'''
+
+    lengths = torch.tensor([len(ids) for ids in train["input_ids"]])
 
     def __iter__(self):
-        self.generator = torch.Generator().manual_seed(SEED + int((trainer.state.epoch or 0) + 1e-6))
-        return super().__iter__()
+        generator = torch.Generator().manual_seed(SEED + int((trainer.state.epoch or 0) + 1e-6))
+        batches = list(torch.randperm(len(self), generator=generator).split(BATCH))
+        first = next(number for number, batch in enumerate(batches) if int(self.lengths.argmax()) in batch)
+        if first < len(batches) - 1:  # the longest row first: if it does not fit, that shows at once
+            batches[0], batches[first] = batches[first], batches[0]
+        for batch in batches:
+            yield from batch[self.lengths[batch].argsort(descending=True, stable=True)].tolist()
+
+    def __len__(self):
+        return len(self.lengths)
 
 
 class Trainer(SFTTrainer):
     def _get_train_sampler(self, *_):
-        return Order(BATCH, lengths=[len(ids) for ids in train["input_ids"]])
+        return Order()
 
 
 trainer = Trainer(

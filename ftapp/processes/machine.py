@@ -14,7 +14,7 @@ def lacking(config: RunConfig, gpus: Sequence[Gpu]) -> dict[str, str]:
     """Dotted field name → why it cannot be had here and what to do; empty if everything can."""
     problems: dict[str, str] = {}
     if config.batch.packing is True and (reason := _no_packing(gpus)):
-        problems["batch.packing"] = f"{reason}; choose auto, which groups rows by length instead"
+        problems["batch.packing"] = f"{reason}; choose auto"
     if config.tracking != "none" and find_spec(config.tracking) is None:
         problems["tracking"] = f"{config.tracking} is not installed; run pip install {config.tracking}, or choose none"
     return problems

@@ -43,7 +43,8 @@ def place() -> ModelPicker:
 def wire(bound: Edge, picker: ModelPicker, model: Any, revision: Any) -> Any:
     """Bind the search; gives the event after which another model is in the form."""
     found = [picker.hits, picker.said]
-    for event in (picker.search.input, picker.search.submit):
+    # change, since input is silent when words are pasted
+    for event in (picker.search.change, picker.search.submit):
         bound.on(event, _search, [picker.search], found, trigger_mode="always_last")
     chosen = bound.on(picker.hits.input, lambda _, id: (id, ""), [picker.hits], [model, revision])
     for event in (chosen.then, model.blur, model.submit, revision.blur):

@@ -151,8 +151,8 @@ def wire(bound: edge.Edge, tab: TrainTab) -> None:
     refresh(bound, restarted.then, tab)
     opened = bound.on(tab.log_box.expand, lambda _: True, outputs=[tab.log_open])
     bound.on(opened.then, show, looked_at, tab.shown)
-    for one in (tab.logarithmic.input, tab.smoothing.release, tab.below.input):
-        bound.on(one, show, looked_at, tab.shown)
+    for one in (tab.logarithmic.input, tab.smoothing.change, tab.below.input):
+        bound.on(one, show, looked_at, tab.shown, trigger_mode="always_last")
     bound.on(tab.log_box.collapse, lambda _: False, outputs=[tab.log_open])
 
 
@@ -224,7 +224,8 @@ def _changes(studio: Studio, view: RunView, log_open: bool, drawing: tuple[Any, 
     state, active = view.state, view.active
     log = studio.log_tail(view.name) if log_open else ""
     curve = (len(state.metrics), state.metrics[-1].step if state.metrics else 0, len(state.evaluations))
-    saved, has_result = bool(state.checkpoints), view.has_result
+    begun = view.status != "stopped" or view.job.process() is not None  # one taken out of the queue just waits again
+    resumable, has_result = bool(state.checkpoints) or not begun, view.has_result
     parts: list[tuple[Any, Callable[[], Any]]] = [
         ((view.status, state.count), lambda: status.headline(view, _lost(studio, view))),
         ((view.status, state.count), lambda: status.training(view)),
@@ -239,7 +240,7 @@ def _changes(studio: Studio, view: RunView, log_open: bool, drawing: tuple[Any, 
         (view.status, lambda: gr.update(visible=active and view.status != "stopping")),
         (view.status, lambda: gr.update(visible=active)),
         (view.status, lambda: _changed(view)),
-        ((view.status, saved), lambda: gr.update(visible=view.status in RESUMABLE, interactive=saved)),
+        ((view.status, resumable), lambda: gr.update(visible=view.status in RESUMABLE, interactive=resumable)),
         (active, lambda: gr.update(visible=not active)),
         ((active, has_result), lambda: gr.update(visible=not active and has_result)),
         ((active, has_result), lambda: gr.update(visible=not active and has_result)),

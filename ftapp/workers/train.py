@@ -12,7 +12,6 @@ import torch
 from accelerate import PartialState
 from peft import PeftModel
 from transformers import EarlyStoppingCallback, PreTrainedModel, set_seed
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from ftapp.contract import events as ev
@@ -25,7 +24,7 @@ from ftapp.store.jobs import Job
 from ftapp.store.weights import model_in
 from ftapp.workers import models, sources
 from ftapp.workers.continuing import Before, text_hash
-from ftapp.workers.order import EpochOrder
+from ftapp.workers.order import EpochOrder, step_cost
 from ftapp.workers.reporting import Reporter
 from ftapp.workers.rows import TokenRows
 from ftapp.workers.tokens import IGNORED, Encoder
@@ -35,6 +34,8 @@ SHOWN_TOKENS = 64
 """How long the answers to held-out prompts may get that are shown at each evaluation."""
 POINTS = 4000
 """Metrics events of a run, about: longer runs say every n-th step."""
+MICRO_BATCH_TOKENS = {"cpu": 64, "cuda": 2048}
+"""What a micro-batch costs beside its tokens, in tokens, about: starting the kernels, reading the weights."""
 INITIAL = "initial"
 """Where an adapter is kept that starts from the base's own weights, while it is trained."""
 
@@ -74,7 +75,10 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
     os.environ |= {"TENSORBOARD_LOGGING_DIR": str(job.folder / "tensorboard"), "WANDB_DIR": str(job.folder)}
     rows = TokenRows(job, config, encoder, min(limit, AUTO_LENGTH_LIMIT), say.say)
     headers, machine = model_in(folder), _of_every_rank(_machine(on), on, world)
-    plan = resolve(headers, config, machine, rows.longest, world)
+    share, overhead = config.batch.effective_size // world, MICRO_BATCH_TOKENS[machine.kind]
+    plan = resolve(
+        headers, config, machine, rows.longest, world, lambda micro: step_cost(rows.lengths, share, micro, overhead)
+    )
     predicted = estimate(headers, config, plan, machine)
     arguments = _arguments(job, config, on, world, rows, plan, packing)
     template_hash = text_hash(str(encoder.tokenizer.chat_template))
@@ -158,7 +162,7 @@ def _packing(config: RunConfig, on: models.Hardware, model: PreTrainedModel) -> 
         raise ModelError(
             f"{config.model.public_name} cannot be trained with packing here: it needs flash-attn on a GPU of compute "
             "capability 8.0, and a model of attention layers only.",
-            "Choose auto for packing, which groups rows by length instead.",
+            "Choose auto for packing.",
         )
     return possible
 
@@ -231,7 +235,6 @@ def _arguments(
         max_length=None,
         padding_free=packing,
         pad_to_multiple_of=None if on.device == "cpu" or packing else 8,
-        train_sampling_strategy="group_by_length",
         num_train_epochs=config.duration.epochs,
         max_steps=config.duration.max_steps if config.duration.max_steps and config.duration.max_steps <= steps else -1,
         per_device_train_batch_size=micro,
@@ -274,10 +277,8 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         self._say, self._encoder, self._rows = reporter, encoder, rows
 
     def _get_train_sampler(self, *_: Any) -> EpochOrder:
-        """The trainer's own way to group by length, without its reading every row first to learn how long it is."""
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        sampler = LengthGroupedSampler(size, lengths=self._rows.lengths)
-        return EpochOrder(sampler, self.args.data_seed, lambda: self.state.epoch or 0.0)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return EpochOrder(self._rows.lengths, size, self.args.data_seed, lambda: self.state.epoch or 0.0)
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Token-weighted loss of the held-out rows; same keys as the trainer's own."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from tests.bench import datasets, history, memory, merge, page, steps
+from tests.bench import datasets, history, memory, merge, page, speed, steps
 from tests.bench.table import Row
 
 
@@ -15,6 +15,7 @@ def main() -> None:
     parts: dict[str, Callable[[int], list[Row]]] = {
         "page": page.measure,
         "steps": steps.measure,
+        "speed": speed.measure,
         "datasets": datasets.measure,
         "history": history.measure,
         "memory": memory.measure,

@@ -166,6 +166,7 @@ def test_a_killed_worker_is_shown_as_lost_with_its_log(page: Page, served: Serve
     page.reload()
     tab(page, "Train")
     expect(page.locator("#train-status")).to_contain_text("Running")
+    wait_for(lambda: len(losses_on_screen(page)) > 1, "a curve: the page is whole")
     events, _ = tail(studio.run(run).folder / "events.jsonl", 0)
     started = next(event for event in events if isinstance(event, Started))
     psutil.Process(started.pid).kill()

@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import zipfile
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,9 @@ from ftapp.contract.config import PublishConfig, parse_run_config
 from ftapp.contract.errors import JobError
 from ftapp.processes.child import start_detached, stop_tree
 from ftapp.settings import read_settings
-from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job, ProcessId
 from ftapp.studio import Studio
-from tests.running import wait_for, write_rows
-
-WORKER = ProcessId(pid=4_000_000, created=1000.0)
-BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
+from tests.running import end, wait_for, write_rows
 
 
 @pytest.fixture
@@ -41,25 +37,6 @@ def add_run(studio: Studio, age: float = 0, **sections: Any) -> Job:
     job = studio._jobs.create(parse_run_config({"data": {"dataset": "sums"}} | sections))
     now = datetime.now().timestamp() - age
     os.utime(job.folder / "config.json", (now, now))
-    return job
-
-
-def end(job: Job, last: ev.Event | None = None, losses: tuple[float, ...] = (3.0, 2.0)) -> Job:
-    """Let it have trained: a step a second and 50 tokens a step, measured at each step, an hour's pause apart."""
-    job.record_process(WORKER)
-    log = EventLog(job.folder / "events.jsonl")
-    log.append(ev.Started(pid=WORKER.pid, process_created=WORKER.created, time=BEGUN))
-    log.append(ev.Resolved(values={"device": "CPU"}, train_rows=90, eval_rows=10, total_parameters=1000, time=BEGUN))
-    for step, loss in enumerate(losses, 1):
-        now, total = BEGUN + timedelta(seconds=10 + step), len(losses)
-        log.append(
-            ev.Metrics(
-                step=step, total_steps=total, epoch=1, loss=loss + 1, tokens=50 * step, seconds=float(step), time=now
-            )
-        )
-        log.append(ev.Evaluation(step=step, loss=loss, perplexity=1, tokens=9, time=now))
-    if last:
-        log.append(last.model_copy(update={"time": BEGUN + timedelta(seconds=10 + len(losses))}))
     return job
 
 

@@ -1,0 +1,146 @@
+"""The Train tab in a real browser: the queue, the list of all runs, the curves, and what a failure offers."""
+
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from ftapp.contract import events as ev
+from ftapp.contract.config import parse_run_config
+from ftapp.settings import Settings
+from ftapp.studio import Studio
+from tests.browser.conftest import Served
+from tests.browser.test_story import losses_on_screen, tab
+from tests.models import make
+from tests.running import config_for, end, wait_for, wait_for_step, write_rows
+
+
+def own(served: Served) -> Studio:
+    return Studio(Settings(served.home, "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
+
+
+def choose_runs(page: Page, *names: str) -> None:
+    for name in names:
+        page.locator("#history-picked input").click()
+        page.get_by_role("option", name=name).click()
+    page.keyboard.press("Escape")
+
+
+def test_waiting_runs_are_put_in_order_taken_out_and_put_back(page: Page, served: Served, tmp_path: Path) -> None:
+    studio = own(served)
+    base = make("llama", tmp_path / "tiny")
+    config = config_for(studio, base, tmp_path / "rows", duration={"epochs": 500})
+    first = studio.start_training(config)
+    second, third = studio.start_training(config), studio.start_training(config)
+    wait_for_step(studio, first, 1)
+    page.reload()
+    tab(page, "Train")
+    tab(page, "All runs and the queue")
+    expect(page.locator("#history-queue")).to_contain_text("2 runs wait for the machine")
+    waiting = page.locator("#history-waiting label")
+    expect(waiting.first).to_contain_text(second)
+    waiting.filter(has_text=third).click()
+    page.locator("#history-sooner").click()
+    expect(waiting.first).to_contain_text(third)
+    waiting.filter(has_text=second).click()
+    page.locator("#history-unqueue").click()
+    expect(page.locator("#history-queue")).to_contain_text("1 run waits for the machine")
+
+    choose_runs(page, second)
+    page.locator("#history-open").click()
+    expect(page.locator("#train-status")).to_contain_text("Taken out of the queue before it began")
+    page.locator("#train-resume").click()
+    expect(page.locator("#train-status")).to_contain_text("Waiting")
+    assert [entry.name for entry in studio.queue()] == [third, second]
+    for run in (second, third):
+        studio.unqueue(run)
+    studio.kill(first)
+
+
+def test_runs_are_searched_named_compared_and_deleted(page: Page, served: Served, tmp_path: Path) -> None:
+    studio = own(served)
+    info = studio.add_dataset(write_rows(tmp_path / "sums.jsonl"), "sums.jsonl")
+    runs = []
+    for rank, loss in ((8, 2.0), (16, 1.5), (32, 1.0)):  # fmt: skip
+        job = studio._jobs.create(
+            parse_run_config({"data": {"dataset": info.id}, "method": {"type": "lora", "rank": rank}})
+        )
+        runs.append(end(job, ev.Finished(artifact="adapter"), (3.0, loss)).name)
+    page.reload()
+    tab(page, "Train")
+    tab(page, "All runs and the queue")
+    table = page.locator("#history-table")
+    expect(table.locator("tbody tr")).to_have_count(3)
+
+    choose_runs(page, runs[0])
+    page.locator("#history-edit").click()
+    page.locator("#history-title input, #history-title textarea").first.fill("The <b>small</b> one")
+    page.locator("#history-note textarea, #history-note input").first.fill("a first try")
+    page.locator("#history-save").click()
+    expect(table).to_contain_text("The <b>small</b> one")
+    search = page.locator("#history-search input, #history-search textarea").first
+    search.fill("first try")
+    search.press("Enter")
+    expect(table.locator("tbody tr")).to_have_count(1)
+    search.fill("")
+    search.press("Enter")
+    expect(table.locator("tbody tr")).to_have_count(3)
+
+    choose_runs(page, runs[1])
+    page.locator("#history-compare").click()
+    differences = page.locator("#history-differences")
+    expect(differences.locator("tr").filter(has_text="Rank")).to_contain_text("16")
+    expect(differences.locator("tr").filter(has_text="Best held-out loss")).to_contain_text("1.5")
+    expect(page.locator("#history-chart .js-plotly-plot")).to_be_visible()
+
+    page.locator("#history-delete").click()
+    page.locator("#history-sure-yes").click()
+    expect(table.locator("tbody tr")).to_have_count(1)
+    assert [row.name for row in studio.history()] == [runs[2]]
+
+
+def test_a_failed_run_starts_again_with_what_its_failure_suggests(page: Page, served: Served, tmp_path: Path) -> None:
+    studio = own(served)
+    config = config_for(studio, make("llama", tmp_path / "tiny"), tmp_path / "rows", duration={"max_steps": 2})
+    failed = ev.Failed(
+        kind="memory", message="Out of memory.", hint="Try fewer.", changes={"batch.micro_size": 4}, traceback=""
+    )
+    name = end(studio._jobs.create(config), failed).name
+    page.reload()
+    tab(page, "Train")
+    expect(page.locator("#train-status")).to_contain_text("Out of memory.")
+    expect(page.locator("#train-changed")).to_have_text("Start again with: Micro-batch size 4")
+    page.locator("#train-changed").click()
+    wait_for(lambda: len(studio.runs()) == 2, "the new run")
+    new = next(view for view in studio.runs() if view.name != name)
+    assert new.config.batch.micro_size == 4
+    expect(page.locator("#train-status")).to_contain_text("Finished", timeout=120_000)
+
+
+def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, served: Served) -> None:
+    studio = own(served)
+    job = studio._jobs.create(parse_run_config({"data": {"dataset": "sums"}}))
+    end(job, ev.Finished(artifact="adapter"), tuple(2.0 + number % 2 for number in range(40)))
+    page.reload()
+    tab(page, "Train")
+    wait_for(lambda: len(losses_on_screen(page)) == 40, "the curve")
+    rough = losses_on_screen(page)
+    assert max(rough[20:]) - min(rough[20:]) == 1
+    slider = page.locator("#train-smoothing input[type=number]")
+    slider.fill("0.9")
+    slider.press("Enter")
+    wait_for(lambda: 0 < spread(page) < 0.2, "a smooth curve")
+    page.locator("#train-below input").click()
+    page.get_by_role("option", name="tokens / s").click()
+    wait_for(lambda: "tokens / s" in page.locator("#train-loss").inner_html(), "its axis")
+
+
+def spread(page: Page) -> float:
+    """Of the smoothed curve, once it has settled."""
+    drawn = page.evaluate(
+        """() => {
+            const plot = document.querySelector('#train-loss .js-plotly-plot');
+            return plot && plot.data ? plot.data.map(line => Array.from(line.y)) : [];
+        }"""
+    )
+    lines = [[value for value in line[20:] if value is not None] for line in drawn if len(line) == 40]
+    return min((max(line) - min(line) for line in lines if line), default=0.0)
