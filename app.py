@@ -13,6 +13,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it while it is 
 from ftapp.contract.errors import FtappError
 from ftapp.settings import Settings, read_settings
 from ftapp.studio import Studio
+from ftapp.ui import downloads
 from ftapp.ui.page import create_page
 from ftapp.ui.theme import STYLE, theme
 
@@ -40,7 +41,7 @@ class App:
             log.warning("Cannot clear up after an earlier process: %s", error)
         self.page.queue(default_concurrency_limit=8)
         try:
-            self.page.launch(
+            served, _, _ = self.page.launch(
                 server_name=self.settings.host,
                 server_port=port,
                 prevent_thread_lock=True,
@@ -57,6 +58,7 @@ class App:
             )
         except OSError as error:
             raise FtappError(f"Port {port} is in use.", "Set FTAPP_PORT to another one.") from error
+        downloads.serve(served, self.studio)
         scheduler = self.studio.scheduler
         threading.Thread(target=scheduler.keep_ticking, args=(self._closing,), name="scheduler", daemon=True).start()
         threading.Thread(target=self._close_idle, name="idle", daemon=True).start()

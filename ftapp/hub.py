@@ -33,6 +33,16 @@ class Account(Contract):
     name: str
     organisations: list[str] = Field(default_factory=list)
     can_write: bool
+    owners: list[str] = Field(default_factory=list)
+    """Names in whose place it may write: oneself, organisations; of some tokens single repositories."""
+
+
+class HubRepository(Contract):
+    """A model's repository that is there."""
+
+    private: bool
+    writable: bool
+    """By this token."""
 
 
 class HubModel(Contract):
@@ -91,12 +101,32 @@ class Hub:
             raise HubError("There is no Hub token.", "Paste one with write access, or set HF_TOKEN.")
         with told("the token"):
             answer = self._api.whoami()
-        auth = answer.get("auth", {}).get("accessToken", {})
+        auth, orgs = answer.get("auth", {}).get("accessToken", {}), answer.get("orgs", [])
+        owners = [answer["name"], *(org["name"] for org in orgs if org.get("roleInOrg") != "read")]
+        if auth.get("role") == "fineGrained":
+            scopes = auth.get("fineGrained", {}).get("scoped", [])
+            owners = [scope["entity"]["name"] for scope in scopes if "repo.write" in scope.get("permissions", [])]
         return Account(
             name=answer["name"],
-            organisations=[org["name"] for org in answer.get("orgs", [])],
-            can_write=auth.get("role") != "read",
+            organisations=[org["name"] for org in orgs],
+            can_write=auth.get("role") != "read" and bool(owners),
+            owners=[] if auth.get("role") == "read" else owners,
         )
+
+    def repository(self, id: str) -> HubRepository | None:
+        """A model's repository as this token sees it; None if it sees none. Raises HubError."""
+        with told(id):
+            try:
+                private = bool(self._api.model_info(id, expand=["private"]).private)
+            except RepositoryNotFoundError:
+                return None
+            try:
+                self._api.auth_check(id, write=True)
+            except HfHubHTTPError as error:
+                if error.response is None or error.response.status_code not in (401, 403, 404):
+                    raise
+                return HubRepository(private=private, writable=False)
+        return HubRepository(private=private, writable=True)
 
     def model(self, id: str, revision: str | None) -> HubModel:
         """Licence, commit, config.json and tensor headers of a model, no weights downloaded; raises HubError."""

@@ -1,5 +1,6 @@
 """A run, an evaluation or a publication as it stands, as a person reads it."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,7 +110,11 @@ def _told(job: Job, status: Status, end: End) -> tuple[str, str]:
         case "failed", ev.Failed(message=message, hint=hint):
             return message, hint
         case "finished", ev.Finished(url=url, artifact=artifact):
-            return (f"Published at {url}" if url else f"The result is in {job.folder / artifact}"), ""
+            place = os.path.normpath(job.folder / artifact)  # a publication may use what an earlier one made
+            return (f"Published at {url}" if url else f"The result is in {place}"), ""
+        case "stopped" | "lost", ev.Stopped() | None if job.folder.parent.name == "publications":
+            ended = "Stopped" if status == "stopped" else "The process ended without a word"
+            return f"{ended} before it was published.", "Publish again: what was made whole is used."
         case "stopped", ev.Stopped(step=step, artifact=str(artifact)):
             return f"Stopped at step {step}; the result so far is in {job.folder / artifact}", ""
         case "stopped", _ if not resumable:

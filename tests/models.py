@@ -7,10 +7,16 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
@@ -44,17 +50,32 @@ def tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
     return fast
 
 
-def make(kind: str, folder: Path, shards: str = "5GB", dtype: torch.dtype = torch.bfloat16) -> Path:
+TIED = ("qwen3", "gemma3", "gpt2")
+"""Kinds whose input and output share one weight unless it is said otherwise."""
+
+
+def make(
+    kind: str, folder: Path, shards: str = "5GB", dtype: torch.dtype = torch.bfloat16, tied: bool | None = None
+) -> Path:
     """Write a tiny model of that kind, seeded, with its tokenizer; returns the folder."""
+    tied = kind in TIED if tied is None else tied
     torch.manual_seed(0)
     fast = tokenizer(None if kind == "gpt2" else CHATML)
     shape = {**SHAPE, "vocab_size": len(fast), "eos_token_id": fast.eos_token_id, "pad_token_id": fast.pad_token_id}
     model: PreTrainedModel
     match kind:
         case "llama":
-            model = LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=False, bos_token_id=None))
+            model = LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=tied, bos_token_id=None))
         case "qwen3":
-            model = Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=16, tie_word_embeddings=True, bos_token_id=None))
+            model = Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=16, tie_word_embeddings=tied, bos_token_id=None))
+        case "mistral":
+            model = MistralForCausalLM(MistralConfig(**shape, tie_word_embeddings=tied, bos_token_id=None))
+        case "gemma3":
+            model = Gemma3ForCausalLM(
+                Gemma3TextConfig(**shape, head_dim=16, tie_word_embeddings=tied, bos_token_id=None, sliding_window=64)
+            )
+        case "phi3":
+            model = Phi3ForCausalLM(Phi3Config(**shape, tie_word_embeddings=tied, bos_token_id=None))
         case "gpt2":
             model = GPT2LMHeadModel(
                 GPT2Config(
@@ -65,6 +86,7 @@ def make(kind: str, folder: Path, shards: str = "5GB", dtype: torch.dtype = torc
                     vocab_size=len(fast),
                     eos_token_id=0,
                     bos_token_id=0,
+                    tie_word_embeddings=tied,
                 )
             )
         case _:

@@ -279,6 +279,15 @@ def _repo_id(text: str) -> str:
     return text
 
 
+BRANCH = re.compile(r"(?!refs/)(?!.*(\.\.|//|@\{|\.lock$))[A-Za-z0-9][A-Za-z0-9._/-]*(?<![./])")
+
+
+def _branch(text: str) -> str:
+    if not BRANCH.fullmatch(text):
+        raise ValueError(f"'{text}' is not the name of a branch")
+    return text
+
+
 class PublishConfig(Contract):
     """One publication: an artifact of a run, written to disk and, when a destination is named, pushed to the Hub."""
 
@@ -288,14 +297,38 @@ class PublishConfig(Contract):
     artifact: Literal["adapter", "merged"] = Field("adapter", title="Artifact")
     """`adapter`: the small adapter alone. `merged`: the whole model in 16 bit, adapter merged into the base."""
 
+    with_base: bool = Field(False, title="Base model beside the adapter")
+    """Put the base into the folder `base`; for an adapter of a base that others cannot get from the Hub."""
+
     destination: Annotated[str, AfterValidator(_repo_id)] | None = Field(None, max_length=193, title="Destination")
-    """`owner/name` on the Hub; empty keeps the artifact on this machine."""
+    """`owner/name` on the Hub, the owner being you or an organisation of yours; empty keeps it on this machine."""
 
     private: bool = Field(True, title="Private")
     """Only you, or your organisation, can see a private repository."""
 
+    mode: Literal["commit", "branch", "pull_request"] = Field("commit", title="Push as")
+    """A `commit` on the main branch, on a `branch`, or a `pull_request` to a repository that is there."""
+
+    branch: Annotated[str, AfterValidator(_branch)] | None = Field(None, max_length=100, title="Branch")
+    """The branch to push to; it is made if it is not there."""
+
+    card: str | None = Field(None, max_length=200_000, title="Model card")
+    """The card's text, as somebody edited it; empty writes it from the run."""
+
     folder: str | None = Field(None, title="Folder")
     """Where on this machine the artifact is written; empty means the publication's own folder. Terminal only."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PublishConfig":
+        if self.mode == "branch" and not self.branch:
+            raise _of_field("branch", "is missing: name the branch to push to")
+        if self.mode != "branch" and self.branch:
+            raise _of_field("branch", "is only for pushing to a branch; choose that, or leave it empty")
+        if self.with_base and self.artifact != "adapter":
+            raise _of_field("with_base", "is only for an adapter; the merged model holds its base")
+        if self.folder and self.destination:
+            raise _of_field("folder", "is for writing to this machine only; leave the destination empty")
+        return self
 
 
 def parse_run_config(value: Any) -> RunConfig:

@@ -35,7 +35,8 @@ class Phase(_Event):
 
     type: Literal["phase"] = "phase"
     name: str
-    """One or two words: downloading, loading, tokenising, training, saving, merging, verifying, pushing."""
+    """One or two words: downloading, loading, tokenising, training, saving, copying, merging, verifying, pushing,
+    reading back."""
     done: int | None = None
     total: int | None = None
     unit: Literal["rows", "bytes", "files"] = "rows"
@@ -123,6 +124,32 @@ class Note(_Event):
     message: str
 
 
+class Verified(_Event):
+    """A merged model, read back from disk, against base and adapter, which were loaded apart from it."""
+
+    type: Literal["verified"] = "verified"
+    passed: bool
+    rows: int
+    """Texts that both read."""
+    held_out: bool
+    """Whether these are rows that the training did not see."""
+    positions: int
+    """Tokens of answers at which the next token's probabilities were compared."""
+    top1: float
+    """Share of them at which both find the same token likeliest."""
+    divergence: float
+    """Mean Kullback-Leibler divergence from base + adapter to the merged model, nats a token."""
+    change: float
+    """The same from base + adapter to the base alone: what the training changed."""
+    answers: int
+    """Prompts that both answered greedily."""
+    same_answers: int
+    precision: str
+    """In which both were computed."""
+    problems: list[str] = Field(default_factory=list)
+    """What is wrong with the merged model's files."""
+
+
 class Finished(_Event):
     """The last line of a job that did what it was asked."""
 
@@ -157,7 +184,18 @@ class Failed(_Event):
 
 
 Event = Annotated[
-    Started | Phase | Resolved | Metrics | Evaluation | Sample | Checkpoint | Note | Finished | Stopped | Failed,
+    Started
+    | Phase
+    | Resolved
+    | Metrics
+    | Evaluation
+    | Sample
+    | Checkpoint
+    | Note
+    | Verified
+    | Finished
+    | Stopped
+    | Failed,
     Field(discriminator="type"),
 ]
 TERMINAL = (Finished, Stopped, Failed)

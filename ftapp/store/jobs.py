@@ -65,6 +65,7 @@ class JobState:
     samples: list[ev.Sample] = field(default_factory=list)
     checkpoints: list[ev.Checkpoint] = field(default_factory=list)
     notes: list[ev.Note] = field(default_factory=list)
+    verified: ev.Verified | None = None
     end: ev.Finished | ev.Stopped | ev.Failed | None = None
     count: int = 0
     """Events seen; changes when anything changed."""
@@ -110,6 +111,8 @@ class JobState:
                 self.checkpoints.append(event)
             case ev.Note():
                 self.notes.append(event)
+            case ev.Verified():
+                self.verified = event
             case ev.Finished() | ev.Stopped() | ev.Failed():
                 self.end = event
 

@@ -89,11 +89,31 @@ def push(
     destination: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hub.")],
     merged: Annotated[bool, typer.Option("--merged", help="The whole model instead of the adapter alone.")] = False,
     public: Annotated[bool, typer.Option("--public", help="Everybody can see the repository.")] = False,
+    with_base: Annotated[bool, typer.Option("--with-base", help="Put the base model beside the adapter.")] = False,
+    branch: Annotated[str | None, typer.Option("--branch", metavar="NAME", help="Push to this branch.")] = None,
+    pull_request: Annotated[bool, typer.Option("--pull-request", help="Open a pull request instead.")] = False,
+    card: Annotated[Path | None, typer.Option("--card", metavar="FILE.md", help="A model card of your own.")] = None,
     json: EventsAsJson = False,
 ) -> None:
-    """Publish a run's result on the Hub, with the write token in HF_TOKEN."""
-    artifact = "merged" if merged else "adapter"
-    _publish({"run": run, "artifact": artifact, "destination": destination, "private": not public}, json)
+    """Publish a run's result on the Hub, with the write token in HF_TOKEN; again after a failure goes on from there."""
+    request = {
+        "run": run,
+        "artifact": "merged" if merged else "adapter",
+        "with_base": with_base,
+        "destination": destination,
+        "private": not public,
+        "mode": "pull_request" if pull_request else "branch" if branch else "commit",
+        "branch": branch,
+        "card": _text(card) if card else None,
+    }
+    _publish(request, json)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.", "Give the path of a Markdown file.") from None
 
 
 def _stored(studio: Studio, dataset: str, leave_out_invalid: bool) -> str:

@@ -68,6 +68,10 @@ class Screen:
                     self.say(f"step {step} of {total}: loss {event.loss:.4f}")
             case ev.Evaluation():
                 self.say(f"step {event.step}: held-out loss {event.loss:.4f}")
+            case ev.Verified():
+                same = f"the same likeliest token at {100 * event.top1:.2f} % of {event.positions} places"
+                apart = f"{event.divergence:.1e} nats a token apart, where the training changed {event.change:.1e}"
+                self.say(f"Merged model against base + adapter: {same}, {apart}.")
             case ev.Note():
                 self.say(f"{event.level}: {event.message}" if event.level == "warning" else event.message)
 

@@ -104,7 +104,10 @@ def _words(error: BaseException, kind: FailureKind, folder: Path) -> tuple[str, 
     shown = f"{type(error).__name__}: {first[:300]}" if first else type(error).__name__
     match kind:
         case "disk":
-            return _disk(folder)
+            publication = folder.parent.name == "publications"
+            return _disk(
+                folder, "nothing half-written is left." if publication else "the last whole checkpoint is kept."
+            )
         case "memory":
             return "Out of memory.", "End other programs that use memory, or choose a smaller model."
         case "accelerator" if not isinstance(error, FtappError):
@@ -123,8 +126,7 @@ def _words(error: BaseException, kind: FailureKind, folder: Path) -> tuple[str, 
             return shown, "This is a fault of the app or of a library: the log has the details."
 
 
-def _disk(folder: Path) -> tuple[str, str]:
-    kept = "the last whole checkpoint is kept."
+def _disk(folder: Path, kept: str) -> tuple[str, str]:
     try:
         free = shutil.disk_usage(folder).free
     except OSError:

@@ -13,7 +13,8 @@ from ftapp.hub import told
 
 DEMO_MODEL = Path(__file__).parents[1] / "demo" / "model"
 WEIGHTS = "*.safetensors"
-FILES = ["*.json", WEIGHTS, "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*"]
+MODEL_FILES = ["*.json", WEIGHTS, "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*"]
+FILES = [*MODEL_FILES, "README.md"]
 NOT_FILES = ["original/*", "onnx/*", "openvino/*", "consolidated*", "*.msgpack"]
 
 

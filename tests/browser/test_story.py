@@ -90,11 +90,11 @@ def test_upload_train_chat_merge_push_and_read_back(page: Page, served: Served, 
     assert not json_answer_right(answer_on_screen(page), answer)
 
     tab(page, "Publish")
-    page.get_by_role("radio", name="Merged").check()
+    page.get_by_role("radio", name="merged").check()
     page.locator("#publish-destination input, #publish-destination textarea").first.fill("alice/facts")
     page.locator("#publish-token input").fill(TOKEN)
     page.locator("#publish-start").click()
-    link = page.locator("#publish-result a")
+    link = page.locator("#publish-link a")
     expect(link).to_have_attribute("href", f"{hub.url}/alice/facts", timeout=2 * MINUTES)
     expect(page.locator("#publish-token input")).to_have_value("")
 

@@ -6,14 +6,12 @@ import json
 import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 from starlette.requests import Request
 
 from tests.hub.errors import HubError, repo_not_found
 from tests.hub.model import Repo
-
-Role = Literal["read", "write"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,18 @@ class Identity:
     """A user as seen through one token."""
 
     account: Account
-    role: Role
+    role: str
+    """`read`, `write`, or `fine:` and the only namespace that may be written."""
 
     @property
     def name(self) -> str:
         """The user's name."""
         return self.account.name
+
+    @property
+    def scope(self) -> str:
+        """The namespace that a fine-grained token may write."""
+        return self.role.removeprefix("fine:")
 
     def belongs_to(self, namespace: str) -> bool:
         """Whether private repositories of this namespace are visible."""
@@ -50,11 +54,14 @@ class Identity:
 
     def writes_to(self, namespace: str) -> bool:
         """Whether the user, by any token, may write in this namespace."""
+        if self.role.startswith("fine:") and namespace != self.scope:
+            return False
         return namespace == self.name or self.account.org_roles.get(namespace) in ("write", "admin", "contributor")
 
     def whoami(self) -> dict[str, Any]:
         """The answer of /api/whoami-v2."""
-        account = self.account
+        account, fine = self.account, self.role.startswith("fine:")
+        scope = {"entity": {"type": "user", "name": self.scope}, "permissions": ["repo.content.read", "repo.write"]}
         return {
             "type": "user",
             "id": f"user-{account.name}",
@@ -74,7 +81,8 @@ class Identity:
                 "type": "access_token",
                 "accessToken": {
                     "displayName": "local",
-                    "role": self.role,
+                    "role": "fineGrained" if fine else self.role,
+                    **({"fineGrained": {"global": [], "scoped": [scope]}} if fine else {}),
                     "createdAt": "2026-01-01T00:00:00.000Z",
                 },
             },
@@ -88,7 +96,7 @@ class Accounts:
         self._path = path
         self._lock = threading.Lock()
         self._accounts: dict[str, Account] = {}
-        self._tokens: dict[str, tuple[str, Role]] = {}
+        self._tokens: dict[str, tuple[str, str]] = {}
         if path.exists():
             saved = json.loads(path.read_text(encoding="utf-8"))
             self._accounts = {name: Account(**fields) for name, fields in saved["accounts"].items()}
@@ -96,13 +104,13 @@ class Accounts:
 
     def add(self, name: str, token: str, role: str = "write", orgs: list[str] | None = None) -> None:
         """Add a user with a token, or a further token to a user who is there."""
-        if role not in ("read", "write"):
+        if role not in ("read", "write") and not role.startswith("fine:"):
             raise HubError(400, f"Unknown role: {role}")
         with self._lock:
             known = self._accounts.get(name)
             wanted = orgs if orgs is not None else (known.orgs if known else [])
             self._accounts[name] = Account(name, list(wanted))
-            self._tokens[token] = (name, cast(Role, role))
+            self._tokens[token] = (name, role)
             self._save()
 
     def revoke(self, token: str) -> None:

@@ -1,5 +1,6 @@
 """The Hub seen from the web, against a local Hub and against none."""
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Hub:
     with running_hub(tmp_path_factory.mktemp("hub")) as hub:
         hub.add_user("alice", "hf_alice")
         hub.add_user("bob", "hf_bob")
+        hub.add_user("carol", "hf_carol", orgs=["lab", "club:read"])
+        hub.add_user("carol", "hf_carolRead", role="read")
+        hub.add_user("carol", "hf_carolLab", role="fine:lab")
         yield hub
 
 
@@ -77,3 +81,29 @@ def test_a_model_that_is_not_there_is_told(hub: Hub, tmp_path: Path, token: str,
 def test_no_hub_at_all_is_told(tmp_path: Path) -> None:
     env = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     assert ask(env, "", "alice/tiny").startswith("HubUnreachable The Hub could not be reached for alice/tiny")
+
+
+@pytest.mark.parametrize(
+    ("token", "can_write", "owners"),
+    [("hf_carol", True, ["carol", "lab"]), ("hf_carolRead", False, []), ("hf_carolLab", True, ["lab"])],
+)
+def test_where_a_token_may_write(hub: Hub, tmp_path: Path, token: str, can_write: bool, owners: list[str]) -> None:
+    code = "import sys\nfrom ftapp.hub import Hub\nprint(Hub(sys.argv[1]).whoami().model_dump_json())"
+    env = hub.env(tmp_path / "hf")
+    done = subprocess.run([sys.executable, "-c", code, token], env=env, capture_output=True, text=True, check=True)
+    account = json.loads(done.stdout)
+    assert (account["can_write"], account["owners"]) == (can_write, owners)
+    assert account["organisations"] == ["lab", "club"]
+
+
+def test_a_repository_is_free_ones_own_or_somebody_elses(hub: Hub, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom huggingface_hub import HfApi\nfrom ftapp.hub import Hub\n"
+        "HfApi(token='hf_bob').create_repo('bob/mine', private=False)\n"
+        "for token in ('hf_bob', 'hf_alice'):\n"
+        "    print(Hub(token).repository('bob/mine'), Hub(token).repository('bob/free'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=hub.env(tmp_path / "hf"), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["private=False writable=True None", "private=False writable=False None"]

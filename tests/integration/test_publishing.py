@@ -2,18 +2,23 @@
 
 import os
 import re
+import resource
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 
-from ftapp.contract.config import PublishConfig
+from ftapp.contract.config import LoraConfig, PublishConfig
 from ftapp.contract.errors import HubError, JobError
+from ftapp.settings import Settings
+from ftapp.studio import Studio
 from ftapp.views import PublicationView
 from tests.hub.fixture import Hub, running_hub
 from tests.integration.conftest import Trained
-from tests.running import wait_for
+from tests.running import config_for, finish, wait_for
 
 TOKEN = "hf_AliceWritesHere0123456789"
 PROMPT = "What is 2 plus 3?"
@@ -22,7 +27,7 @@ PROMPT = "What is 2 plus 3?"
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Hub:
     with running_hub(tmp_path_factory.mktemp("hub")) as hub:
-        hub.add_user("alice", TOKEN)
+        hub.add_user("alice", TOKEN, orgs=["lab", "club:read"])
         hub.add_user("bob", "hf_BobOnlyReads0123456789", role="read")
         yield hub
 
@@ -57,7 +62,8 @@ def load_tuned(trained: Trained, adapter: Path) -> object:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(trained.base, dtype=torch.float32)
+    beside = adapter / "base"
+    base = AutoModelForCausalLM.from_pretrained(beside if beside.is_dir() else trained.base, dtype=torch.float32)
     return PeftModel.from_pretrained(base, adapter)
 
 
@@ -73,7 +79,7 @@ def read_back(hub: Hub, home: Path, repo: str, xet: bool) -> Path:
 @pytest.mark.parametrize("xet", [False, True], ids=["lfs", "xet"])
 def test_the_pushed_adapter_loads_and_says_the_same(trained: Trained, hub: Hub, tmp_path: Path, xet: bool) -> None:
     repo = f"alice/adapter-{'xet' if xet else 'lfs'}"
-    done = push(trained, hub, tmp_path / "hf", repo, xet=xet)
+    done = push(trained, hub, tmp_path / "hf", repo, "--with-base", xet=xet)
     assert done.returncode == 0, done.stderr
     assert f"{hub.url}/{repo}" in done.stdout + done.stderr
     assert {item["id"]: item["private"] for item in hub.repos()}[repo] is True
@@ -136,7 +142,10 @@ def test_the_token_is_nowhere_on_disk(trained: Trained, hub: Hub) -> None:
         ("hf_nobodys", "alice/x", "token is not valid"),
         ("hf_BobOnlyReads0123456789", "bob/x", "can only read"),
         (TOKEN, "bob/x", "cannot write to bob"),
+        (TOKEN, "club/x", "cannot write to club"),
         (TOKEN, "no-slash", "owner/name"),
+        (TOKEN, "alice/nothing --pull-request", "no alice/nothing to open a pull request to"),
+        (TOKEN, "alice/x --branch bad..name", "not the name of a branch"),
         ("", "alice/x", "no Hub token"),
     ],
 )
@@ -144,7 +153,7 @@ def test_a_wrong_token_or_name_is_told_before_any_work(
     trained: Trained, hub: Hub, tmp_path: Path, token: str, repo: str, words: str
 ) -> None:
     before = len(trained.studio.publications(trained.run))
-    done = push(trained, hub, tmp_path / "hf", repo, token=token)
+    done = push(trained, hub, tmp_path / "hf", *repo.split(), "--merged", token=token)
     assert done.returncode != 0
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -154,7 +163,7 @@ def test_a_wrong_token_or_name_is_told_before_any_work(
 
 def test_a_hub_that_is_unwell_for_a_moment_does_not_fail_the_push(trained: Trained, hub: Hub, tmp_path: Path) -> None:
     hub.inject("POST", "/commit/main", status=503, times=2)
-    done = push(trained, hub, tmp_path / "hf", "alice/patient")
+    done = push(trained, hub, tmp_path / "hf", "alice/patient", "--with-base")
     assert done.returncode == 0, done.stderr
     assert hub.faults() == []
 
@@ -163,12 +172,14 @@ def test_a_hub_that_stays_unwell_fails_the_push_and_keeps_the_artifact(
     trained: Trained, hub: Hub, tmp_path: Path
 ) -> None:
     hub.inject("POST", "/commit/main", status=403, times=1)
-    done = push(trained, hub, tmp_path / "hf", "alice/refused")
+    done = push(trained, hub, tmp_path / "hf", "alice/refused", "--merged")
     assert done.returncode == 1
     assert "403" in done.stderr
     view = trained.studio.publications(trained.run)[0]
     assert view.status == "failed"
-    assert (view.folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert list(hub.repo_files("alice/refused")) in ([], [".gitattributes"])
+    folder = trained.studio.artifact_folder(trained.run, view.name)
+    assert (folder / "model.safetensors.index.json").is_file()
 
 
 def test_merge_to_a_folder_of_ones_own(trained: Trained, tmp_path: Path) -> None:
@@ -186,8 +197,8 @@ def test_merge_to_a_folder_of_ones_own(trained: Trained, tmp_path: Path) -> None
 
 
 def test_a_public_repository_is_not_pushed_to_as_if_it_were_private(trained: Trained, hub: Hub, tmp_path: Path) -> None:
-    assert push(trained, hub, tmp_path / "hf", "alice/open", "--public").returncode == 0
-    done = push(trained, hub, tmp_path / "hf", "alice/open")
+    assert push(trained, hub, tmp_path / "hf", "alice/open", "--merged", "--public").returncode == 0
+    done = push(trained, hub, tmp_path / "hf", "alice/open", "--merged")
     assert done.returncode == 1
     assert "is public" in done.stderr
 
@@ -203,6 +214,151 @@ def test_publications_are_refused_for_runs_without_a_result(trained: Trained) ->
     with pytest.raises(JobError, match="no run called"):
         trained.studio.publish(PublishConfig(run="nothing"))
     with pytest.raises(HubError, match="no Hub token"):
+        trained.studio.publish(PublishConfig(run=trained.run, artifact="merged", destination="alice/x"))
+    with pytest.raises(JobError, match="could be used by nobody"):
         trained.studio.publish(PublishConfig(run=trained.run, destination="alice/x"))
     number = trained.studio.publish(PublishConfig(run=trained.run))
     assert finished(trained, number).status == "finished"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run on a base in one file of half a megabyte, for what happens in the middle of a merge."""
+    import torch
+
+    from tests.models import make
+
+    folder = tmp_path_factory.mktemp("whole")
+    base = make("llama", folder / "one-file", dtype=torch.float32)
+    studio = Studio(Settings(folder / "home", "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
+    run = studio.start_training(config_for(studio, base, folder, duration={"max_steps": 12}))
+    view = finish(studio, run)
+    assert view.status == "finished", view.message
+    return Trained(studio, run, base)
+
+
+def at(trained: Trained, number: str, phase: str) -> PublicationView:
+    """Wait until the publication does that."""
+
+    def there() -> PublicationView | None:
+        view = trained.studio.publication(trained.run, number)
+        assert view.active, f"{view.status} {view.message}"
+        return view if view.state.phase and view.state.phase.name == phase else None
+
+    return wait_for(there, phase)
+
+
+def left_in(view: PublicationView) -> list[str]:
+    """What lies in a publication's folder besides its papers."""
+    papers = {"config.json", "events.jsonl", "output.log", "process.json", "stop"}
+    return sorted({path.name for path in view.folder.iterdir()} - papers)
+
+
+def test_a_merge_that_went_wrong_is_not_kept_and_not_pushed(whole: Trained) -> None:
+    number = whole.studio.publish(PublishConfig(run=whole.run, artifact="merged"))
+    weights = at(whole, number, "verifying").folder / ".merged.new" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    half = len(data) // 2
+    data[half:] = bytes(len(data) - half)
+    weights.write_bytes(data)
+    view = finished(whole, number)
+    assert view.status == "failed"
+    assert "is not what was trained" in view.message
+    assert view.state.verified is not None
+    assert not view.state.verified.passed
+    assert left_in(view) == []
+
+
+def test_a_full_disk_leaves_nothing_half_written(whole: Trained) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    try:
+        number = whole.studio.publish(PublishConfig(run=whole.run, artifact="merged"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    view = finished(whole, number)
+    assert view.kind == "disk", view.message
+    assert "nothing half-written" in view.hint
+    assert left_in(view) == []
+
+
+def test_stopped_in_the_middle_leaves_nothing_half_written(whole: Trained) -> None:
+    number = whole.studio.publish(PublishConfig(run=whole.run, artifact="merged"))
+    at(whole, number, "verifying")
+    whole.studio.stop(whole.run, number)
+    view = finished(whole, number)
+    assert view.status == "stopped"
+    assert left_in(view) == []
+
+
+def test_killed_in_the_middle_of_a_push_it_goes_on_with_what_was_made(whole: Trained, hub: Hub, tmp_path: Path) -> None:
+    env = hub.env(tmp_path / "hf", TOKEN, xet=False) | {"FTAPP_HOME": str(whole.studio.settings.home)}
+    command = [sys.executable, "-m", "ftapp", "push", whole.run, "alice/killed", "--merged"]
+    hub.inject("POST", "/commit/main", delay=60)
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        wait_for(lambda: hub.faults() == [], "the commit on its way")
+        killed = whole.studio.publications(whole.run)[0]
+        process = killed.job.process()
+        assert process is not None
+        psutil.Process(process.pid).kill()
+        assert first.wait(60) == 1
+    assert finished(whole, killed.name).status == "lost"
+    assert list(hub.repo_files("alice/killed")) in ([], [".gitattributes"]), "no half model"
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    again = whole.studio.publications(whole.run)[0]
+    assert f"What publication {killed.name} made is still whole" in again.state.notes[0].message
+    assert again.state.verified, "the card still has the figures"
+    assert "model.safetensors" in hub.repo_files("alice/killed")
+    assert b"Checked before publishing" in hub.read("alice/killed", "README.md")
+    # one byte of what was made changes: it is made and checked anew
+    weights = whole.studio.artifact_folder(whole.run, again.name) / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    third = finished(whole, whole.studio.publish(PublishConfig(run=whole.run, artifact="merged")))
+    assert third.status == "finished", third.message
+    assert "made again" in third.state.notes[0].message
+
+
+def test_what_peft_alone_can_merge_is_checked_just_so(tmp_path: Path, tiny_llama: Path) -> None:
+    studio = Studio(Settings(tmp_path / "home", "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
+    config = config_for(studio, tiny_llama, tmp_path, duration={"max_steps": 12})
+    run = studio.start_training(config.model_copy(update={"method": LoraConfig(dora=True)}))
+    assert finish(studio, run).status == "finished"
+    view = finished(Trained(studio, run, tiny_llama), studio.publish(PublishConfig(run=run, artifact="merged")))
+    assert view.status == "finished", view.message
+    assert "Merged in memory by PEFT, since the adapter uses use_dora" in view.state.notes[0].message
+    assert view.state.verified
+    assert view.state.verified.passed
+
+
+def test_the_zip_has_every_byte(trained: Trained, tmp_path: Path) -> None:
+    view = finished(trained, trained.studio.publish(PublishConfig(run=trained.run, artifact="merged")))
+    name, pieces = trained.studio.archive(trained.run, view.name)
+    (tmp_path / name).write_bytes(b"".join(pieces))
+    with zipfile.ZipFile(tmp_path / name) as archive:
+        assert archive.testzip() is None
+        inside = {info.filename.split("/", 1)[1]: archive.read(info) for info in archive.infolist()}
+    folder = trained.studio.artifact_folder(trained.run, view.name)
+    assert inside == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_an_edited_card_is_pushed_as_it_was_edited(trained: Trained, hub: Hub, tmp_path: Path) -> None:
+    card = trained.studio.card(PublishConfig(run=trained.run, artifact="merged", destination="alice/edited"))
+    (tmp_path / "card.md").write_text(card.replace("## Data", "A sentence of mine.\n\n## Data"))
+    done = push(trained, hub, tmp_path / "hf", "alice/edited", "--merged", "--card", str(tmp_path / "card.md"))
+    assert done.returncode == 0, done.stderr
+    pushed = hub.read("alice/edited", "README.md").decode()
+    assert "A sentence of mine." in pushed
+    assert "same likeliest token" in pushed
+    assert hub.read("alice/edited", "loss.png").startswith(b"\x89PNG")
+    for text, words in (
+        (card.replace("---", "", 1), "must begin with metadata"),
+        (f"{card}{TOKEN}", "holds the Hub token"),
+    ):
+        (tmp_path / "card.md").write_text(text)
+        done = push(trained, hub, tmp_path / "hf", "alice/edited", "--merged", "--card", str(tmp_path / "card.md"))
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert TOKEN not in done.stderr
