@@ -205,7 +205,7 @@ def test_texts_are_exported_too(store: DatasetStore, tmp_path: Path) -> None:
     assert pyarrow.parquet.read_table(out).to_pylist() == [{"text": "one two"}, {"text": "three four"}]
 
 
-BOMB = gzip.compress(b'{"text": "' + b"x" * 40 * 2**20 + b'"}\n')
+BOMB = gzip.compress(b'{"text": "' + b"x" * 40 * 2**20 + b'"}\n', mtime=0)
 PAIR = b'{"question": "q", "answer": "a b c"}'
 
 
@@ -215,10 +215,14 @@ PAIR = b'{"question": "q", "answer": "a b c"}'
         ("x.jsonl.gz", BOMB, "unpacks to more than 32 MiB"),
         ("x.json.gz", BOMB, "unpacks to more than 32 MiB"),
         ("x.parquet.gz", BOMB, "unpacks to more than 32 MiB"),
-        ("x.csv.gz", gzip.compress(b"text\n" + (b"x" * 1023 + b"\n") * 33 * 2**10), "unpacks to more than 32 MiB"),
+        (
+            "x.csv.gz",
+            gzip.compress(b"text\n" + (b"x" * 1023 + b"\n") * 33 * 2**10, mtime=0),
+            "unpacks to more than 32 MiB",
+        ),
         ("x.jsonl.gz", b"not gzip at all", "is not a whole gzip file"),
-        ("x.jsonl.gz", gzip.compress(PAIR * 99)[:-9], "is not a whole gzip file"),
-        ("x.jsonl.gz", gzip.compress(b""), "is empty"),
+        ("x.jsonl.gz", gzip.compress(PAIR * 99, mtime=0)[:-9], "is not a whole gzip file"),
+        ("x.jsonl.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("x.json", b"[" + PAIR + b",", "is not valid JSON"),
         ("x.json", b"[" + PAIR + b"] and more", "there is something after the end of the array"),
         ("x.json", b"[" + PAIR + b" " + PAIR + b"]", "where a comma or ] belongs"),
