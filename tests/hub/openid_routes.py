@@ -1,4 +1,4 @@
-"""The Hub as an OpenID provider: a person agrees on a page, the client trades its code for a token, and asks who it was."""
+"""The Hub as an OpenID provider: a person agrees on a page, the client trades the code for a token, asks who it was."""
 
 from __future__ import annotations
 
