@@ -86,7 +86,9 @@ def test_limits_are_told_in_words(tmp_path: Path) -> None:
     rows = studio.add_dataset(write_rows(tmp_path / "rows.jsonl"), "rows.jsonl").id
     config = parse_run_config({"model": {"id": "demo"}, "data": {"dataset": rows}})
     waiting = studio._jobs.create(config)
-    with pytest.raises(LimitReached, match="You have 1 runs waiting or at work, the most that are allowed here"):
+    with pytest.raises(
+        LimitReached, match="You have 1 runs and evaluations waiting or at work, the most that are allowed here"
+    ):
         studio.start_training(config)
     studio.unqueue(waiting.name)
     used = sum(path.stat().st_size for path in studio.folder.rglob("*") if path.is_file())
