@@ -24,6 +24,8 @@ from ftapp.ui.theme import STYLE, theme
 log = logging.getLogger("ftapp")
 
 IDLE_CHECK_SECONDS = 10
+PAGES_KEPT = 1000
+"""Open pages of which Gradio keeps what it needs, 650 KiB each; of more, the longest unused lose it."""
 
 
 class App:
@@ -66,6 +68,7 @@ class App:
                 enable_monitoring=False,
                 show_error=False,
                 footer_links=[],
+                state_session_capacity=PAGES_KEPT,
                 max_file_size=self.settings.max_upload_bytes,
                 theme=theme(),
                 css_paths=[STYLE],

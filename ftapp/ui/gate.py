@@ -7,13 +7,12 @@ import ipaddress
 import json
 import re
 import secrets
-import threading
-import time
-from collections import Counter, OrderedDict
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gradio.utils import get_upload_folder
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -21,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ftapp.people import LOCAL
 from ftapp.settings import LOOPBACK, Settings
+from ftapp.ui.ledgers import MOST_AT_ONCE, Owners, Rate, Waiting, clear_up
 from ftapp.ui.sign_in import Asker, SignInDesk
 
 ASKER = "ftapp.asker"
@@ -29,15 +29,12 @@ MAX_BODY, MAX_VISITORS_BODY = 8 * 2**20, 64 * 2**10
 """Bytes of a request that is no upload; and of one by somebody who may only look."""
 BODY_SECONDS = 60
 """That such a request may take to arrive."""
+PAGES = 120
+"""That one person, or one address, may open in a minute, where requests have a limit: each takes memory."""
 FORM_BYTES = 2**20
 """Of an upload, beside its files."""
 MAX_HEADERS = 32 * 2**10
-MINUTE = 60.0
 NOT_YOURS = "This page was opened by somebody else, or the sign-in it was opened with has ended. Reload it."
-REMEMBERED = 20_000
-"""Sessions and files whose owners are kept in mind; beyond that the oldest are forgotten, and refused."""
-MOST_AT_ONCE = 500
-"""Requests of one person, or from one address, that are being answered, where their number in a minute is limited."""
 READING, METHODS = ("GET", "HEAD"), ("GET", "HEAD", "POST")
 API = "/gradio_api/"
 SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -65,62 +62,6 @@ CLOSED = ("/monitoring", "/svelte/", "/gradio_api")
 """Of Gradio's own, what this page has no use for."""
 
 
-class Owners:
-    """Whose a session is, and whose a file in Gradio's folder: several people's, if they gave the same one."""
-
-    def __init__(self) -> None:
-        self._owners: OrderedDict[str, set[str]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def give(self, thing: str, person: str) -> None:
-        """It is this person's too from now on."""
-        with self._lock:
-            self._owners.setdefault(thing, set()).add(person)
-            while len(self._owners) > REMEMBERED:
-                self._owners.popitem(last=False)
-
-    def claim(self, thing: str, person: str) -> bool:
-        """Whether it is this person's; it is from now on if it was nobody's."""
-        if thing not in self._owners:
-            self.give(thing, person)
-        return self.owns(thing, person)
-
-    def owns(self, thing: str, person: str) -> bool:
-        """Whether it is this person's."""
-        return person in self._owners.get(thing, ())
-
-
-class Rate:
-    """How often each of many asks in a minute, and how much of it at once."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._asked: OrderedDict[str, tuple[float, int]] = OrderedDict()
-        self._at_once: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    def begin(self, who: str) -> bool:
-        """Whether one more is within the limits; it is counted if it is, and `end` has to follow."""
-        now = time.monotonic()
-        with self._lock:
-            since, count = self._asked.pop(who, (now, 0))
-            if now - since > MINUTE:
-                since, count = now, 0
-            allowed = count < self._most and self._at_once[who] < MOST_AT_ONCE
-            self._asked[who] = since, count + allowed
-            self._at_once[who] += allowed
-            while len(self._asked) > REMEMBERED:
-                self._asked.popitem(last=False)
-            return allowed
-
-    def end(self, who: str) -> None:
-        """One is answered."""
-        with self._lock:
-            self._at_once[who] -= 1
-            if not self._at_once[who]:
-                del self._at_once[who]
-
-
 class Gate:
     """ASGI middleware around the whole page."""
 
@@ -129,7 +70,9 @@ class Gate:
         self._settings = settings
         self._desk = desk
         self._sessions, self._files = Owners(), Owners()
+        self._waiting = Waiting(settings.max_disk_bytes) if settings.max_disk_bytes else None
         self._rate = Rate(settings.max_requests) if settings.max_requests else None
+        self._opened = Rate(PAGES) if settings.max_requests else None
         self._headers = _security_headers(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,7 +90,7 @@ class Gate:
         refused = self._refusal(request)
         if refused is None:
             asker = scope[ASKER] = self._asker(request)
-            who = asker.account or _address(request, bool(self._settings.space_id))
+            who = self._who(request)
             if self._rate is None:
                 await self._answer(request, asker, receive, send)
                 return
@@ -171,11 +114,26 @@ class Gate:
         if refused is None and (path in (UPLOAD, STREAM) or path.startswith(RUN)):
             send = self._noting_files(send, person, uploaded=path == UPLOAD)
         if refused is None and path == UPLOAD:
-            receive = _cut(receive, self._settings.max_upload_bytes + FORM_BYTES)
-        elif refused is None and request.method not in READING:
+            await self._upload(request, person, receive, send)
+            return
+        if refused is None and request.method not in READING:
             body, refused = await self._body(request, asker, receive, person)
             receive = _again(body, receive)
         await (refused or self._app)(request.scope, receive, send)
+
+    async def _upload(self, request: Request, person: str, receive: Receive, send: Send) -> None:
+        most = self._settings.max_upload_bytes + FORM_BYTES
+        size, waiting = int(request.headers.get("content-length", most)), self._waiting
+        if waiting and not waiting.begin(person, size):
+            refused = _refuse(413, "Your uploads that nothing was made of leave no room for another. Try tomorrow.")
+            await refused(request.scope, receive, send)
+            return
+        try:
+            clear_up(Path(get_upload_folder()))
+            await self._app(request.scope, _cut(receive, most), send)
+        finally:
+            if waiting:
+                waiting.end(person, size)
 
     # Before it is known who asks
 
@@ -241,13 +199,19 @@ class Gate:
         if path.startswith(FILE) and not self._files.owns(path[len(FILE) :], person):
             return _refuse(403, "That file is not yours.")
         session = path[len(HEARTBEAT) :] if path.startswith(HEARTBEAT) else request.query_params.get("session_hash")
-        if session is not None and not self._owns_session(session, person):
-            return _refuse(403, NOT_YOURS)
-        return None
+        return None if session is None else self._refusal_in(request, session, person)
 
-    def _owns_session(self, session: Any, person: str) -> bool:
-        known = isinstance(session, str) and SESSION.fullmatch(session)
-        return bool(known) and self._sessions.claim(session, person)
+    def _who(self, request: Request) -> str:
+        """Whose requests are counted together."""
+        account: str = request.scope[ASKER].account
+        return account or _address(request, bool(self._settings.space_id))
+
+    def _refusal_in(self, request: Request, session: Any, person: str) -> Response | None:
+        if not (isinstance(session, str) and SESSION.fullmatch(session)):
+            return _refuse(403, NOT_YOURS)
+        if self._opened and not self._sessions.knows(session) and not self._opened.allows(self._who(request)):
+            return _refuse(429, f"More than {PAGES:,} pages were opened in a minute. Wait a little.")
+        return None if self._sessions.claim(session, person) else _refuse(403, NOT_YOURS)
 
     async def _body(
         self, request: Request, asker: Asker, receive: Receive, person: str
@@ -272,8 +236,8 @@ class Gate:
         except (ValueError, RecursionError):
             return b"", _refuse(400, "The request is no JSON.")
         session = told.get("session_hash") if isinstance(told, dict) else None
-        if session is not None and not self._owns_session(session, person):
-            return b"", _refuse(403, NOT_YOURS)
+        if session is not None and (refused := self._refusal_in(request, session, person)):
+            return b"", refused
         if any(not self._files.owns(path, person) for path in _paths(told)):
             return b"", _refuse(403, "That file is not yours.")
         return bytes(body), None
@@ -292,7 +256,10 @@ class Gate:
             body = message.get("body", b"") if message["type"] == "http.response.body" and done else b""
             if uploaded or b'"path"' in body:
                 for found in (UPLOADED if uploaded else OFFERED).finditer(body):
-                    self._files.give(json.loads(found[1]), person)
+                    path = json.loads(found[1])
+                    self._files.give(path, person)
+                    if uploaded and self._waiting:
+                        self._waiting.came(person, path)
             await send(message)
 
         return noting

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,7 +15,8 @@ from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from ftapp.settings import read_settings
-from ftapp.ui.gate import MAX_BODY, MOST_AT_ONCE, Gate, Rate
+from ftapp.ui.gate import MAX_BODY, PAGES, Gate
+from ftapp.ui.ledgers import MOST_AT_ONCE, Rate
 
 
 async def behind(scope: Scope, receive: Receive, send: Send) -> None:
@@ -172,6 +175,17 @@ def test_sessions_have_names_of_a_length(local: Gate) -> None:
     assert ask(local, "POST", "/gradio_api/reset", json={"session_hash": "x" * 64}).status_code == 200
 
 
+def test_pages_have_a_rate() -> None:
+    gate = Gate(behind, replace(read_settings(), max_requests=10 * PAGES), None)
+
+    def opened(name: str) -> int:
+        return ask(gate, "POST", "/gradio_api/reset", json={"session_hash": name}).status_code
+
+    assert [opened(f"page-{number}") for number in range(PAGES + 1)] == [200] * PAGES + [429]
+    assert opened("page-0") == 200, "one that is open already"
+    assert ask(gate, "GET", "/gradio_api/heartbeat/another").status_code == 429
+
+
 def test_an_upload_is_never_more_than_may_be(local: Gate) -> None:
     gate = Gate(behind, replace(read_settings(), max_upload_bytes=1000), None)
 
@@ -183,6 +197,28 @@ def test_an_upload_is_never_more_than_may_be(local: Gate) -> None:
     with pytest.raises(ClientDisconnect):  # of no length that is told
         ask(gate, "POST", "/gradio_api/upload", content=endless())
     assert ask(gate, "POST", "/gradio_api/upload", content=b"x" * 1000).status_code == 200
+
+
+def test_uploads_that_nothing_was_made_of_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    lying = tmp_path / "lying"
+
+    async def lay(scope: Scope, receive: Receive, send: Send) -> None:
+        lying.write_bytes(await Request(scope, receive).body())
+        await JSONResponse([str(lying)])(scope, receive, send)
+
+    gate = Gate(lay, replace(read_settings(), max_disk_bytes=1000), None)
+    left, coming = tmp_path / "tmpleft", tmp_path / "tmpcoming"
+    for path in (left, coming):
+        path.write_bytes(b"x")
+    os.utime(left, (0, 0))
+    assert ask(gate, "POST", "/gradio_api/upload", content=b"x" * 600).status_code == 200
+    assert (left.exists(), coming.exists()) == (False, True), "what an upload left that was broken off"
+    refused = ask(gate, "POST", "/gradio_api/upload", content=b"x" * 600)
+    assert refused.status_code == 413
+    assert "leave no room" in refused.json()["error"]
+    lying.unlink()  # it became a dataset
+    assert ask(gate, "POST", "/gradio_api/upload", content=b"x" * 600).status_code == 200
 
 
 def test_a_body_has_a_time(local: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
