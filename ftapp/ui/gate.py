@@ -58,7 +58,7 @@ CALLS = (
 """What this page calls of Gradio's, beside RUN, FILE and HEARTBEAT; the rest is closed."""
 OPEN = ("/health", "/gradio_api/startup-events")
 """Answered without a password: they tell nothing."""
-CLOSED = ("/monitoring", "/svelte/", "/gradio_api")
+CLOSED = ("/monitoring", "/gradio_api")
 """Of Gradio's own, what this page has no use for."""
 
 
