@@ -9,6 +9,7 @@ from ftapp.contract.config import DataConfig
 from ftapp.contract.errors import DatasetError, EncodingNeeded, JobError, MappingNeeded, StorageError
 from ftapp.contract.examples import Example
 from ftapp.contract.report import CheckRequest, DatasetInfo, Edit, HubSource, Overlap, Reading, Report, SourceFile
+from ftapp.contract.turns import is_whole
 from ftapp.hub import Hub, HubDataset
 from ftapp.processes.checking import Checker
 from ftapp.settings import Settings
@@ -17,6 +18,7 @@ from ftapp.store.datasets import DatasetStore
 from ftapp.store.exports import Kind
 from ftapp.store.files import abandoned, workplace
 from ftapp.store.previews import Preview, preview
+from ftapp.store.readers import shown_name
 from ftapp.store.uploads import Upload, Uploads
 
 DEMO = "demo"
@@ -279,6 +281,8 @@ class Library:
         self._datasets.add(DEMO_FOLDER / "dataset.jsonl", "demo.jsonl", id=DEMO)
 
     def _refuse_missing(self, path: Path) -> None:
+        if not is_whole(str(path)):
+            raise DatasetError(f"The path of {shown_name(path.name)} is not UTF-8 text.", "Rename the file or folder.")
         if not path.is_file():
             raise DatasetError(f"There is no file {path}.", "Check the path.")
 

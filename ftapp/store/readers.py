@@ -70,6 +70,13 @@ def suffix_of(name: str) -> str:
     return suffix
 
 
+def shown_name(filename: str) -> str:
+    """What to call a file: its name without folders and without what cannot be shown."""
+    name = filename.replace("\\", "/").rsplit("/", 1)[-1]
+    name = "".join(c for c in name if c.isprintable()).strip()[-120:]
+    return f"upload{name}" if name.lower() in ("", *SUFFIXES) else name
+
+
 def read_rows(path: Path, name: str = "", encoding: str | None = None) -> Iterator[Row]:
     """The rows of a file; raises DatasetError when it is unusable as a whole."""
     return read_source(Source(path, name or path.name, encoding))

@@ -11,7 +11,9 @@ from ftapp.store import readers
 from ftapp.store.encodings import Opened, as_text, opened, text_lines
 from ftapp.store.readers import Row, Source
 
-BATCH_ROWS = 1000
+BATCH_ROWS, BATCH_BYTES = 1000, 8 * 2**20
+"""Of a Parquet file that are in memory at once, at most; bytes by the mean row."""
+BUFFER = 1 << 20
 
 
 def csv_rows(source: Source, file: Opened, encoding: str, separator: str) -> Iterator[Row]:
@@ -111,16 +113,19 @@ def _parquet(source: Source, data: IO[bytes]) -> Iterator[Row]:
 
     size = source.path.stat().st_size
     try:
-        file = pyarrow.parquet.ParquetFile(data)
+        # with pre_buffer, a whole row group would be in memory
+        file = pyarrow.parquet.ParquetFile(data, pre_buffer=False, buffer_size=BUFFER)
         refuse_doubled(source.name, file.schema_arrow.names)
         groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
-        if sum(group.total_byte_size for group in groups) > source.limit:
+        unpacked = sum(group.total_byte_size for group in groups)
+        if unpacked > source.limit:
             raise DatasetError(
                 f"{source.name} unpacks to more than {source.limit / 2**20:,.0f} MiB, which is the limit.",
                 "Set FTAPP_MAX_UNPACKED_MB higher if you trust the file, or split it.",
             )
         number, total = 0, file.metadata.num_rows
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+        rows = max(1, min(BATCH_ROWS, BATCH_BYTES * total // max(1, unpacked)))
+        for batch in file.iter_batches(batch_size=rows):
             for value in batch.to_pylist():
                 number += 1
                 yield Row(number, 0, {key: _present(cell) for key, cell in value.items()})

@@ -154,6 +154,21 @@ def test_values_that_python_cannot_hold(tmp_path: Path, table: pyarrow.Table) ->
         list(read_rows(tmp_path / "x.parquet"))
 
 
+@pytest.mark.parametrize(("rows", "letters"), [(60_000, 700), (40, 2**20)], ids=["many rows", "large rows"])
+def test_a_row_group_is_never_in_memory_as_a_whole(tmp_path: Path, rows: int, letters: int) -> None:
+    text = pyarrow.array(["x" * letters + str(number) for number in range(rows)])
+    table = pyarrow.table({"question": text, "answer": text})
+    pages = {"write_batch_size": 1000 if letters < 1000 else 1, "use_dictionary": False}
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet", row_group_size=rows, compression="none", **pages)
+    del table, text
+    before, most = pyarrow.total_allocated_bytes(), 0
+    for row in read_rows(tmp_path / "x.parquet"):
+        assert row.value
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+    assert row.number == rows
+    assert 0 < most < 40 * 2**20 < (tmp_path / "x.parquet").stat().st_size
+
+
 def check(path: Path, folder: Path | None = None) -> Report:
     return build(CheckRequest(files=[SourceFile(path=str(path), name=path.name)]), folder)
 

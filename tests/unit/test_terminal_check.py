@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet
@@ -74,6 +75,13 @@ def test_fixes_are_made_and_counted(folder: Path, capsys: pytest.CaptureFixture[
     out = told(capsys, "c.jsonl", *fixes)
     assert "1 left out as repeating another row." in out
     assert "1 left out as having a very short answer." in out
+
+
+def test_a_path_that_is_no_text_is_refused_in_one_message(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = os.fsdecode(os.fsencode(folder) + b"/\xff.jsonl.gz")
+    Path(path).write_bytes(b"x")
+    assert main(["check", path]) == 1
+    assert "The path of upload.jsonl.gz is not UTF-8 text. Rename the file" in capsys.readouterr().err
 
 
 def test_columns_are_mapped_whatever_their_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
