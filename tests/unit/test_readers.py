@@ -1,5 +1,7 @@
 """Files as people have them: every row with its place, every fault in words, and nothing else is ever raised."""
 
+import gzip
+import io
 import json
 from pathlib import Path
 
@@ -231,10 +233,46 @@ PIECES = st.lists(
 def test_no_file_breaks_it(tmp_path: Path, suffix: str, data: bytes) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(data)
+    report_or_refusal(path)
+
+
+def packed() -> list[tuple[str, bytes]]:
+    sums = pyarrow.Table.from_pylist([{"question": f"q{n}", "answer": "a b c", "n": [n, None]} for n in range(40)])
+    found = [
+        (".jsonl.gz", gzip.compress(LINE.encode() * 40, mtime=0)),
+        (".csv.gz", gzip.compress(b"text\n" + b"a b\n" * 40, mtime=0)),
+    ]
+    for compression in ("none", "snappy", "zstd"):
+        sink = io.BytesIO()
+        pyarrow.parquet.write_table(sums, sink, compression=compression)
+        found += [(".parquet", sink.getvalue()), (".parquet.gz", gzip.compress(sink.getvalue(), mtime=0))]
+    return found
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, derandomize=True, max_examples=400
+)
+@given(
+    file=st.sampled_from(packed()),
+    changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), st.binary(max_size=6)), min_size=1, max_size=5),
+)
+def test_no_broken_package_breaks_it(
+    tmp_path: Path, file: tuple[str, bytes], changes: list[tuple[float, int, bytes]]
+) -> None:
+    suffix, data = file
+    for where, cut, put in changes:
+        place = int(where * len(data))
+        data = data[:place] + put + data[place + cut :]
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(data)
+    report_or_refusal(path)
+
+
+def report_or_refusal(path: Path) -> None:
     try:
-        report = check(path, tmp_path)
+        report = check(path, path.parent)
     except FtappError:
         return
-    kept = (tmp_path / "rows.jsonl").read_bytes().count(b"\n")
+    kept = (path.parent / "rows.jsonl").read_bytes().count(b"\n")
     assert report.valid == kept <= report.rows
     assert report.problem_count == report.rows - report.valid
