@@ -23,7 +23,6 @@ from ftapp.store.uploads import Upload, Uploads
 
 DEMO = "demo"
 DOWNLOAD = ".hub-"
-LOOKED_AT = "looked-at"
 DEMO_FOLDER = Path(__file__).parent / "demo"
 AS_IT_IS = Reading()
 
@@ -67,11 +66,12 @@ class Library:
         progress: Progress = _quiet,
         reading: Reading = AS_IT_IS,
         edits: Sequence[Edit] = (),
+        id: str = "looked-at",
     ) -> DatasetInfo:
         """Check files as `check_files` does, and have them as a dataset: for a Studio whose home is thrown away."""
         for path, _ in files:
             self._refuse_missing(path)
-        return self._datasets.look(files, LOOKED_AT, progress, reading, edits)
+        return self._datasets.look(files, id, progress, reading, edits)
 
     def add_dataset(
         self,

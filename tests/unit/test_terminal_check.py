@@ -138,6 +138,28 @@ def test_the_problems_of_a_file_without_a_usable_row_are_written_too(
     assert not (folder / "r.jsonl").exists()
 
 
+def test_both_sides_of_a_split_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "held.jsonl").write_text(GOOD % 1 + GOOD % 77)
+    found = report(capsys, "a.jsonl", "--eval-file", "held.jsonl")["split"]
+    assert found == {"train_rows": 4, "eval_rows": 2, "shared_rows": 2}
+    out = told(capsys, "a.jsonl", "--eval-file", "held.jsonl")
+    assert "Split: 4 rows to train on, 2 to measure on; 2 left out, since their prompts are in both." in out
+    assert report(capsys, "a.jsonl", "--eval-fraction", "0.5")["split"]["eval_rows"] == 3
+    (folder / "held.jsonl").write_text(BROKEN)
+    assert main(["check", "a.jsonl", "--eval-file", "held.jsonl"]) == 1
+    assert "No row of held.jsonl can be used: row 1: the line is not JSON" in capsys.readouterr().err
+
+
+def test_rows_are_shown_and_searched(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = told(capsys, "a.jsonl", "--show", "2", "--from", "2", "--search", "Q1")
+    shown = [line.split(maxsplit=1) for line in out.splitlines()[-6:]]
+    turns = [["user", "q1"], ["assistant", "an answer of some words"]]
+    assert shown == [["Row", "2, line 2"], *turns, ["Row", "6, line 6"], *turns]
+    [row] = report(capsys, "a.jsonl", "--show", "1", "--search", "q1")["shown"]
+    assert (row["row"], row["messages"][0]["content"]) == (2, "q1")
+    assert "There is no such row to show." in told(capsys, "a.jsonl", "--show", "2", "--search", "user")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -153,7 +175,9 @@ def test_the_problems_of_a_file_without_a_usable_row_are_written_too(
         (["--problems", "no/p.csv"], 1, "Cannot write no/p.csv: No such file or directory"),
         (["--export", "b.jsonl/r.jsonl"], 1, "Cannot write b.jsonl/r.jsonl: "),
         (["--max-length", "32"], 2, "Add --model ID"),
-        (["--show", "3"], 2, "Add --model ID"),
+        (["--search", "x"], 2, "Add --show ROWS"),
+        (["--eval-file", "b.jsonl", "--eval-fraction", "0.1"], 2, "--eval-file or --eval-fraction"),
+        (["--eval-file", "c.jsonl"], 1, "There is no file c.jsonl"),
         (["--model", ""], 2, "id: "),
         (["--split", "train"], 2, "speak of a Hub dataset"),
         (["hub:owner/name"], 2, "A Hub dataset is checked alone"),
