@@ -215,6 +215,10 @@ def _alpaca(row: Row[str, Any]) -> list[dict[str, Any]]:
     return [*_system(text_of(row, "system", "")), *earlier, *_pair(prompt, text_of(row, "output"))]
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) or str(value).strip().replace(".", "", 1).isdigit()
+
+
 def _functions(value: object) -> list[dict[str, Any]]:
     """OpenAI's older way to name tools, in its newer one."""
     if not isinstance(value, list):
@@ -253,6 +257,7 @@ def suggest_mapping(rows: Iterable[Row[str, Any]]) -> Mapping | None:
     prompt = next((c for c in texts if c != system and PROMPTS.search(c)), None)
     answer = next((c for c in texts if c not in (system, prompt) and ANSWERS.search(c)), None)
     rest = [c for c in texts if c not in (system, prompt, answer)]
+    rest.sort(key=lambda column: all(_is_number(row[column]) for row in seen))  # the row's number comes last
     if len(texts) == 1:
         return Mapping(text=texts[0])
     prompt = prompt or (rest.pop(0) if rest else None)

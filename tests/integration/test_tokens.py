@@ -166,6 +166,8 @@ def test_the_preview_measures_and_shows_pages(studio: Studio, dataset: str, tiny
     trained = "".join(piece.text for piece in page.rows[0].pieces if piece.trained)
     assert trained == "It is 7.<|im_end|>"
     assert page.rows[0].trained == len(trained) - len("<|im_end|>") + 1
+    special = [piece.text for piece in page.rows[0].pieces if piece.special]
+    assert special == ["<|im_start|>", "<|im_end|>"] * 2
 
 
 def test_of_a_large_dataset_a_sample_is_measured_and_every_shape_of_row_is_rendered(

@@ -124,6 +124,9 @@ def test_all_problems_are_in_the_csv_and_no_cell_is_a_formula(store: DatasetStor
     assert rows[-1]["row"] == "1501"
     assert rows[0]["excerpt"] == "'=1+1"
     assert rows[0]["what to do"]
+    robot = {"messages": [{"role": "robot", "content": "é" * 20_000, "deep": [[[[[[1]]]]]]}] * 99, "n": 1}
+    [problem] = stored(store, tmp_path / "y.jsonl", [*plain(1), robot]).report.problems
+    assert problem.excerpt.startswith('{"messages": [{"role": "robot", "content": "ééé')
     assert not safe_cell(" @SUM(A1)").startswith((" ", "@"))
 
 

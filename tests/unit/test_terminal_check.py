@@ -96,6 +96,8 @@ def test_what_it_suggests_can_be_typed(folder: Path, capsys: pytest.CaptureFixtu
     (folder / "x.csv").write_text("Frage,Antwort\nq,a\n")
     assert "Try --mapping 'prompt=Frage,answer=Antwort'" in told(capsys, "x.csv")
     assert report(capsys, "x.csv", "--mapping", "prompt=Frage,answer=Antwort")["valid"] == 1
+    (folder / "y.csv").write_text("no,col a,col b\n1,q,a\n2.5,r,7\n")
+    assert "Try --mapping 'prompt=col a,answer=col b'" in told(capsys, "y.csv")
 
 
 def test_an_encoding_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
