@@ -101,8 +101,13 @@ def read_source(source: Source) -> Iterator[Row]:
                         rows = tables.csv_rows(source, file, encoding, "\t" if suffix == ".tsv" else ",")
                     case ".txt":
                         rows = tables.paragraphs(file, encoding)
-                    case ".json" if not source.start and _first_character(source, encoding) == "[":
+                    case ".json" if (begins := _begins(source, encoding)).startswith("["):
                         rows = _json_array(source, file, encoding)
+                    case ".json" if begins.startswith("{") and not begins.partition("\n")[0].strip("{ \t\r"):
+                        raise DatasetError(
+                            f"{source.name} is one object over many lines, not rows.",
+                            "Put the rows into an array [{...}, {...}], or write each on one line.",
+                        )
                     case _:
                         rows = _json_lines(file, encoding)
                 for number, row in enumerate(rows):
@@ -120,9 +125,10 @@ def read_source(source: Source) -> Iterator[Row]:
         raise DatasetError(f"{source.name} cannot be read: {error.strerror or error}.", "Check the file.") from error
 
 
-def _first_character(source: Source, encoding: str) -> str:
+def _begins(source: Source, encoding: str) -> str:
+    """The beginning of a file's text, from the first character that is no space."""
     with opened(source.path, source.name, source.limit) as file:
-        return file.read(65_536).decode(encoding, "ignore").lstrip()[:1]
+        return file.read(65_536).decode(encoding, "ignore").lstrip()
 
 
 def _json_lines(file: Opened, encoding: str) -> Iterator[Row]:

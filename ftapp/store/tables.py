@@ -4,6 +4,7 @@ import csv
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from typing import IO, Any
 
 from ftapp.contract.errors import DatasetError
@@ -14,13 +15,19 @@ from ftapp.store.readers import Row, Source
 BATCH_ROWS, BATCH_BYTES = 1000, 8 * 2**20
 """Of a Parquet file that are in memory at once, at most; bytes by the mean row."""
 BUFFER = 1 << 20
+OTHER_SEPARATORS = ";\t,"
+"""What may separate columns if the first line does not have what the file's name promises."""
 
 
 def csv_rows(source: Source, file: Opened, encoding: str, separator: str) -> Iterator[Row]:
     """The records of a CSV or TSV file, its first line naming the columns."""
     csv.field_size_limit(readers.LINE_LIMIT)
     # an empty newline lets the csv module see quoted line breaks as they are
-    reader = csv.reader(_lines(source, file, encoding), strict=True, delimiter=separator)
+    lines = _lines(source, file, encoding)
+    first = next(lines, "")
+    if separator not in first:  # as spreadsheets write where the comma is in numbers
+        separator = next((other for other in OTHER_SEPARATORS if other in first), separator)
+    reader = csv.reader(chain([first], lines), strict=True, delimiter=separator)
     name = source.name
     try:
         header = [column.strip() for column in next(reader, [])]

@@ -108,7 +108,10 @@ def test_a_plain_text_is_learned_whole_and_ends() -> None:
     assert learned(made, Example(text="Once upon a time")) == ["Once upon a time<|endoftext|>"]
 
 
-@pytest.mark.parametrize(("name", "stop"), [("qwen3", "<|im_end|>"), ("llama3_1", "<|eot_id|>")])
+@pytest.mark.parametrize(
+    ("name", "stop"),
+    [("qwen3", "<|im_end|>"), ("llama3_1", "<|eot_id|>"), ("gemma3", "<end_of_turn>"), ("qwen2_5", "<|im_end|>")],
+)
 def test_the_trainers_batch_has_the_previewed_labels(name: str, stop: str, tiny_llama: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer

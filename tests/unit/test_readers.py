@@ -122,6 +122,7 @@ def test_an_endless_line_is_passed_over(tmp_path: Path, encoding: str, monkeypat
         ("x.parquet", "", "x.parquet is empty"),
         ("x.jsonl", b"{}\0\0", "is not a text file: it contains NUL bytes"),
         ("x.json", "[{},", "x.json is not valid JSON: "),
+        ("x.json", '{\n "data": [\n  {"text": "a"}]\n}', "x.json is one object over many lines"),
         ("x.json", b'[{"a": "\xff"}]', "x.json is not UTF-8 text"),
         ("x.csv", ",\n1,2\n", "x.csv has no column names"),
         ("x.csv", "text,text\na,b\n", "x.csv has the column 'text' more than once"),
@@ -133,6 +134,18 @@ def test_an_endless_line_is_passed_over(tmp_path: Path, encoding: str, monkeypat
 )
 def test_a_file_that_is_unusable_as_a_whole(tmp_path: Path, name: str, data: bytes | str, words: str) -> None:
     assert words in refusal(tmp_path / name, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.csv", "question;answer\na, b;c\n"),
+        ("x.csv", "question\tanswer\na, b\tc\n"),
+        ("x.tsv", 'question,answer\n"a, b",c\n'),
+    ],
+)
+def test_a_table_may_have_another_separator(tmp_path: Path, name: str, text: str) -> None:
+    assert [row.value for row in rows(tmp_path / name, text)] == [{"question": "a, b", "answer": "c"}]
 
 
 def test_a_csv_row_of_another_length_is_told(tmp_path: Path) -> None:
