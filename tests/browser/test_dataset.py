@@ -121,7 +121,7 @@ def test_a_fix_is_applied_and_taken_back(page: Page, tmp_path: Path) -> None:
 def test_a_large_check_moves_lets_the_page_be_used_and_is_cancelled(page: Page, served: Served, tmp_path: Path) -> None:
     path = tmp_path / "large.jsonl.gz"
     with gzip.open(path, "wt", compresslevel=1) as file:
-        for number in range(1_000_000):
+        for number in range(1_500_000):
             file.write(f'{{"question": "What is {number}?", "answer": "It is {number * number} and no more"}}\n')
     upload(page, path)
     cancel = page.locator("#dataset-cancel")
