@@ -128,7 +128,7 @@ def to_canonical(row: Row[str, Any], format: Format, mapping: Mapping | None = N
         case "alpaca":
             found = _alpaca(row)
         case "prompt_completion":
-            if row.get("label") is False:  # as unpaired preferences have it
+            if row.get("label") is False or row.get("label") in ("false", "False"):  # as unpaired preferences have it
                 raise RowProblem("'label' is false: the completion is marked as a bad one", "marked_bad")
             found = [*_side(row, "prompt", "user"), *_side(row, "completion", "assistant")]
         case "question_answer":

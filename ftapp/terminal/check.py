@@ -63,7 +63,7 @@ def check(
     show: Annotated[
         int, typer.Option(metavar="ROWS", min=0, max=50, help="Show rows: as conversations, with --model as tokens.")
     ] = 0,
-    start: Annotated[int, typer.Option("--from", metavar="ROW", min=1, help="The first one to show.")] = 1,
+    start: Annotated[int, typer.Option("--from", metavar="ROW", min=1, help="Which of them to show first.")] = 1,
     search: Annotated[str, typer.Option(metavar="WORDS", help="Show only rows with these words.")] = "",
     eval_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Rows to measure on; tells how many share their prompt with it.")
@@ -115,7 +115,7 @@ def check(
         if report.valid and base:
             told |= _tokens(studio, info.id, base, max_length, (start - 1, show, search), status, json)
         elif report.valid and show:
-            found = studio.search_examples(info.id, search, start - 1, show)
+            found = studio.search_examples(info.id, search, 0, start - 1 + show)[start - 1 :]
             told["shown"] = [{"row": number + 1, **row.model_dump(mode="json")} for number, row in found]
             if not json:
                 tell_examples(console(), found)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from array import array
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from ftapp.workers.tokens import IGNORED, Encoder, TokenRow
 
 SAMPLE = 20_000
 """Rows that are measured of a larger dataset, drawn with a fixed seed; of the others one of each shape is rendered."""
+SECONDS = 0.5
+"""Between two words on how far it is."""
 BINS = 30
 REFUSALS_SHOWN = 100
 
@@ -117,9 +120,10 @@ class Preview:
         if self._of_rows > SAMPLE:
             chosen = set(random.Random(0).sample(range(self._of_rows), SAMPLE))
         rows: list[TokenRow] = []
-        accepted = set[tuple[str, ...]]()
+        accepted, said = set[tuple[str, ...]](), 0.0
         for number, row in enumerate(self._store.canonical(self._id)):
-            if number % 500 == 0:
+            if time.monotonic() - said > SECONDS:
+                said = time.monotonic()
                 say(Loading(name=f"measuring: at row {number:,} of {self._of_rows:,}"))
             shape = _shape(row)
             if shape in accepted and number not in chosen:

@@ -90,6 +90,7 @@ def test_numbers_are_text_too() -> None:
         ({"instruction": "q", "output": "a", "history": [["q"]]}, "pair 1 of 'history'"),
         ({"text": "\n"}, "the text is empty"),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "preference pair"),
+        ({"prompt": "q", "completion": "a", "label": "False"}, "marked as a bad one"),
         ({"prompt": "q", "completion": "a", "label": False}, "'label' is false: the completion is marked as a bad one"),
         ({"foo": 1, "bar": 2}, "no known format has the columns foo, bar"),
         ({}, "(none)"),

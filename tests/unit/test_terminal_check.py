@@ -153,10 +153,11 @@ def test_both_sides_of_a_split_are_counted(folder: Path, capsys: pytest.CaptureF
 
 
 def test_rows_are_shown_and_searched(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = told(capsys, "a.jsonl", "--show", "2", "--from", "2", "--search", "Q1")
-    shown = [line.split(maxsplit=1) for line in out.splitlines()[-6:]]
     turns = [["user", "q1"], ["assistant", "an answer of some words"]]
-    assert shown == [["Row", "2, line 2"], *turns, ["Row", "6, line 6"], *turns]
+    for first, shown in (("1", ["2, line 2", "6, line 6"]), ("2", ["6, line 6"])):
+        out = told(capsys, "a.jsonl", "--show", "2", "--from", first, "--search", "Q1")
+        lines = [line.split(maxsplit=1) for line in out[out.index("\nRow ") :].splitlines()[1:]]
+        assert lines == [line for row in shown for line in (["Row", row], *turns)]
     [row] = report(capsys, "a.jsonl", "--show", "1", "--search", "q1")["shown"]
     assert (row["row"], row["messages"][0]["content"]) == (2, "q1")
     assert "There is no such row to show." in told(capsys, "a.jsonl", "--show", "2", "--search", "user")
