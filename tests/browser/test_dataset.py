@@ -96,6 +96,7 @@ def test_a_fix_is_applied_and_taken_back(page: Page, tmp_path: Path) -> None:
     path.write_text(path.read_text() * 2 + '{"question": "q", "answer": ""}\n')
     upload(page, path)
     report = page.locator("#dataset-report")
+    expect(report).to_contain_text("messages (OpenAI) (120), question and answer (1)")
     expect(report).to_contain_text("121")
     found, fix = page.locator("#dataset-finding-drop-duplicates"), page.locator("#dataset-fix-drop-duplicates")
     expect(found).to_contain_text("60 rows repeat an earlier row")
