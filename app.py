@@ -1,5 +1,6 @@
 """The front door: settings → Studio → page → serve. `python app.py` serves the page until it is stopped."""
 
+import gc
 import logging
 import os
 import signal
@@ -9,6 +10,7 @@ import threading
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it while it is imported
+gc.disable()  # what is imported stays: the collector would look through it again and again
 
 from ftapp.contract.errors import FtappError
 from ftapp.settings import Settings, read_settings
@@ -16,6 +18,9 @@ from ftapp.studio import Studio
 from ftapp.ui import downloads
 from ftapp.ui.page import create_page
 from ftapp.ui.theme import STYLE, theme
+
+gc.freeze()
+gc.enable()
 
 log = logging.getLogger("ftapp")
 

@@ -34,6 +34,10 @@ def test_the_terminal_loads_neither_torch_nor_gradio() -> None:
     assert loaded_by("import ftapp.__main__", (*HEAVY, "gradio", "pandas", "pyarrow")) == ""
 
 
+def test_the_preview_loads_only_what_reads_tokens() -> None:
+    assert loaded_by("import ftapp.workers.preview", (*HEAVY, "pandas")) == "torch,transformers"
+
+
 def test_the_look_at_what_is_loaded_can_fail() -> None:
     assert loaded_by("import json", ("json", "torch")) == "json"
 

@@ -10,8 +10,7 @@ from ftapp.contract.errors import ConfigError, JobError
 from ftapp.store.datasets import DatasetStore
 from ftapp.studio import Studio
 from ftapp.views import RunView
-from ftapp.workers import models
-from ftapp.workers.tokens import IGNORED, Encoder
+from ftapp.workers.tokens import IGNORED, Encoder, load_tokenizer
 from tests.integration.conftest import Trained
 from tests.running import config_for, finish, wait_for
 
@@ -28,7 +27,7 @@ def loss_of(model: Any, view: RunView, base: Path) -> float:
     """The held-out loss, token-weighted, of the rows that the run measured on."""
     import torch
 
-    encoder = Encoder(models.load_tokenizer(base), "base")
+    encoder = Encoder(load_tokenizer(base), "base")
     store = DatasetStore(view.folder.parents[1] / "datasets")
     total, tokens = 0.0, 0
     for example in store.sides(view.config.data, view.config.seed)[1]:
