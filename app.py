@@ -12,6 +12,7 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it while it is imported
 gc.disable()  # what is imported stays: the collector would look through it again and again
 
+import ftapp.ui.stubs  # noqa: F401
 from ftapp.contract.errors import FtappError
 from ftapp.settings import Settings, read_settings
 from ftapp.studio import Studio

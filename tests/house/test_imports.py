@@ -27,7 +27,7 @@ def loaded_by(statement: str, names: tuple[str, ...]) -> str:
 
 
 def test_the_page_loads_no_torch() -> None:
-    assert loaded_by("import app", HEAVY) == ""
+    assert loaded_by("import app, gc, inspect; assert gc.isenabled(); inspect.getfile(app)", HEAVY) == ""
 
 
 def test_the_terminal_loads_neither_torch_nor_gradio() -> None:
