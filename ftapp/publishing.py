@@ -6,15 +6,16 @@ from pathlib import Path
 from ftapp.card import card_of, check_card
 from ftapp.contract.config import FullConfig, PublishConfig, refusal
 from ftapp.contract.elsewhere import short_name
-from ftapp.contract.errors import HubError, HubUnreachable, JobError
+from ftapp.contract.errors import HubError, HubUnreachable, JobError, LimitReached, NotAllowed
 from ftapp.contract.events import Finished
 from ftapp.evaluations import Evaluations
 from ftapp.hub import Account, Hub
+from ftapp.people import acts
 from ftapp.processes.child import alive
 from ftapp.processes.launch import launch
 from ftapp.store import artifacts
 from ftapp.store.archives import zipped
-from ftapp.store.jobs import Job
+from ftapp.store.jobs import ACTIVE, Job
 from ftapp.views import PublicationView
 
 SETTINGS = "https://huggingface.co/settings/tokens"
@@ -23,10 +24,12 @@ SETTINGS = "https://huggingface.co/settings/tokens"
 class Publishing(Evaluations):
     """The results that one user can publish."""
 
+    @acts
     def whoami(self, token: str | None = None) -> Account:
         """Whose token this is, or the environment's; raises HubError."""
         return Hub(self._token(token)).whoami()
 
+    @acts
     def check_destination(self, config: PublishConfig, token: str | None = None) -> str:
         """What pushing there would do, in a sentence; raises HubError where it would fail, JobError if it is no use."""
         if not config.destination:
@@ -96,6 +99,7 @@ class Publishing(Evaluations):
         folders = [job.folder for job in self._jobs.publications(run)]
         return artifacts.find(folders, config, artifacts.source_of(run.folder))
 
+    @acts
     def publish(self, config: PublishConfig, token: str | None = None) -> str:
         """Start a publication of a run's result, all that can be checked first; returns its number.
 
@@ -103,6 +107,9 @@ class Publishing(Evaluations):
         """
         run = self._jobs.get(config.run)
         view = self.run(config.run)
+        self._refuse_full()
+        if self.person.shared and config.folder:
+            raise NotAllowed("A folder on this machine cannot be written to: it is shared.", "Leave it empty.")
         if not view.has_result:
             raise JobError(f"{config.run} has no trained model yet.", "Wait for it to finish, or choose another run.")
         if config.artifact == "adapter" and isinstance(view.config.method, FullConfig):
@@ -110,6 +117,10 @@ class Publishing(Evaluations):
         if any(publication.active for publication in self.publications(config.run)):
             raise JobError(f"{config.run} is being published already.", "Wait for that to end, or stop it.")
         token = self._token(token)
+        if self.person.shared and (busy := self._publishing()):
+            raise LimitReached(
+                f"{busy} is being published: one at a time is allowed here.", "Wait for that to end, or stop it."
+            )
         if config.card:
             check_card(config.card)
             if token and token in config.card:
@@ -119,6 +130,7 @@ class Publishing(Evaluations):
         launch(job, "publish", token)
         return job.name
 
+    @acts
     def publish_again(self, run: str, number: str, token: str | None = None) -> str:
         """Publish once more as an earlier publication did, what it made is used again; returns the new number."""
         view = self.publication(run, number)
@@ -148,6 +160,11 @@ class Publishing(Evaluations):
         folder = self.artifact_folder(run, number)
         name = f"{short_name(self.publication(run, number).config)}-{folder.name}"
         return f"{name}.zip", zipped(folder, name)
+
+    def _publishing(self) -> str:
+        """The name of a run that is being published right now; empty if none is."""
+        jobs = (job for run, _ in self._runs.all() for job in self._jobs.publications(run))
+        return next((job.folder.parents[1].name for job in jobs if job.status(alive(job.process())) in ACTIVE), "")
 
     def _token(self, token: str | None) -> str | None:
         return (token or "").strip() or self.settings.hub_token
