@@ -73,8 +73,3 @@ def test_an_evaluation_from_start_to_verdict(page: Page, served: Served, run: tu
     page.reload()
     page.get_by_role("tab", name="Evaluate").click()
     expect(page.locator("#evaluate-verdict")).to_contain_text(report.verdict.sentence)
-
-
-def test_the_empty_tab_says_what_to_do(page: Page) -> None:
-    page.get_by_role("tab", name="Evaluate").click()
-    expect(page.locator("#evaluate-progress")).to_contain_text("Nothing to evaluate yet")

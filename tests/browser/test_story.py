@@ -192,7 +192,12 @@ def test_an_event_is_on_the_screen_within_a_second_and_a_half(page: Page, served
 
 
 def test_the_empty_page_says_what_to_do_next(page: Page) -> None:
-    said = {"Train": "No runs yet", "Chat": "No trained run yet", "Publish": "Nothing to publish yet"}
+    said = {
+        "Train": "No runs yet",
+        "Chat": "No trained run yet",
+        "Evaluate": "Nothing to evaluate yet",
+        "Publish": "Nothing to publish yet",
+    }
     for name, words in said.items():
         tab(page, name)
         expect(page.get_by_role("tabpanel").filter(visible=True).first).to_contain_text(words)

@@ -87,7 +87,9 @@ def test_each_kind_is_right_on_the_base_as_it_was_and_merges(
         wait_for(lambda: not studio.publication(view.name, number).active, "the publication")
         publication = studio.publication(view.name, number)
         assert publication.status == "finished", publication.message
-        assert "by PEFT, since the adapter uses use_dora" in publication.state.notes[0].message
+        assert "Merged in memory by PEFT, since the adapter uses use_dora" in publication.state.notes[0].message
+        assert publication.state.verified
+        assert publication.state.verified.passed
     tensors = {name: tensor for path in merged.glob("*.safetensors") for name, tensor in load_file(path).items()}
     for name, expected in adapted.merge_and_unload().named_parameters():
         assert torch.allclose(tensors[name].float(), expected, rtol=2**-7, atol=2**-9), name
