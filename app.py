@@ -9,8 +9,11 @@ import threading
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it while it is imported
+if os.environ.get("SPACE_ID"):
+    os.environ["SYSTEM"] = "spaces"  # else Gradio does not believe that it is in one
 
 from ftapp.contract.errors import FtappError
+from ftapp.processes.watching import start_watching
 from ftapp.settings import Settings, read_settings
 from ftapp.studio import Studio
 from ftapp.ui import downloads
@@ -62,6 +65,7 @@ class App:
         scheduler = self.studio.scheduler
         threading.Thread(target=scheduler.keep_ticking, args=(self._closing,), name="scheduler", daemon=True).start()
         threading.Thread(target=self._close_idle, name="idle", daemon=True).start()
+        start_watching(self.settings, scheduler, self._closing)
         host = "127.0.0.1" if self.settings.host == "0.0.0.0" else self.settings.host
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -14,10 +14,11 @@ from ftapp.processes.checking import Checker
 from ftapp.settings import Settings
 from ftapp.store.building import Progress
 from ftapp.store.datasets import DatasetStore
-from ftapp.store.exports import Kind
+from ftapp.store.exports import Kind as ExportKind
 from ftapp.store.files import abandoned, workplace
 from ftapp.store.previews import Preview, preview
 from ftapp.store.uploads import Upload, Uploads
+from ftapp.store.volume import Kind, mark_deleted
 
 DEMO = "demo"
 DOWNLOAD = ".hub-"
@@ -240,7 +241,7 @@ class Library:
             self.dataset(id)
         return self._datasets.overlap(data, seed)
 
-    def export_dataset(self, id: str, kind: Kind, target: Path | None = None) -> Path:
+    def export_dataset(self, id: str, kind: ExportKind, target: Path | None = None) -> Path:
         """The canonical rows as a file, OpenAI chat JSONL or Parquet; raises StorageError."""
         self.dataset(id)
         return self._datasets.export(id, kind, target or self.folder / "exports" / f"{id}.{kind}")
@@ -264,7 +265,16 @@ class Library:
         if id == DEMO:
             raise DatasetError("The demo dataset cannot be deleted.", "It ships with the app.")
         self._changeable(id)
+        self._mark_deleted("datasets", id)
         self._datasets.delete(id)
+
+    def _mark_deleted(self, kind: Kind, name: str) -> None:
+        """Have it taken off the volume too."""
+        if self.settings.volume:
+            try:
+                mark_deleted(self.folder, kind, name)
+            except OSError as error:
+                raise StorageError(f"Cannot delete {name}: {error.strerror}.", "Free some disk space.") from error
 
     def _changeable(self, id: str) -> DatasetInfo:
         if run := self._run_using(id):

@@ -31,6 +31,10 @@ class Settings:
     """`FTAPP_DEVICES`: processes per training, one for each GPU; by default all GPUs in CUDA_VISIBLE_DEVICES."""
     space_id: str | None = None
     """`SPACE_ID`: set by the Hub inside a Space; its hardware's price is looked up."""
+    volume: Path | None = None
+    """`FTAPP_VOLUME`: a mounted folder that outlives the disk; finished work is copied there and taken back."""
+    sleep: int | None = None
+    """`FTAPP_SLEEP`: seconds after which the Space sleeps when nothing is at work, as `deploy` set it; -1: never."""
 
 
 def read_settings() -> Settings:
@@ -52,7 +56,16 @@ def read_settings() -> Settings:
         max_unpacked_bytes=int(_number("FTAPP_MAX_UNPACKED_MB", 16_384, 1, 10_000_000) * 2**20),
         devices=int(_number("FTAPP_DEVICES", 0, 0, 1024)) or None,
         space_id=environ.get("SPACE_ID") or None,
+        volume=_mount(),
+        sleep=int(_number("FTAPP_SLEEP", 0, -1, 31_536_000)) or None,
     )
+
+
+def _mount() -> Path | None:
+    text = os.environ.get("FTAPP_VOLUME")
+    if text and not Path(text).is_absolute():
+        raise ConfigError(f"FTAPP_VOLUME is {text!r}.", "Set it to a folder's full path, such as /data.")
+    return Path(text) if text else None
 
 
 def _number(name: str, default: float, least: float, most: float) -> float:
