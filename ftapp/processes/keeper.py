@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ftapp.contract.errors import StorageError
@@ -21,6 +21,7 @@ from ftapp.store.jobs import ACTIVE, Job, is_run_name
 from ftapp.store.notices import Notices
 from ftapp.store.parts import (
     Part,
+    account_part,
     checkpoint_part,
     dataset_part,
     inner_jobs,
@@ -38,6 +39,8 @@ SECONDS = 5.0
 PATIENCE = 60.0
 """Seconds until a volume that failed is tried again."""
 LINKS = ".keeping-"
+ACCOUNT = "account"
+"""The file in a user's folder that says whose it is, by an id that lasts longer than a name."""
 BACK = ".back"
 """How the folder of what is being taken back ends, until it is whole."""
 
@@ -54,6 +57,8 @@ class Keeper:
         self._volume = Volume(mount)
         self._notices = Notices(home)
         self._closing = threading.Event()
+        self._accounts: dict[str, bytes] = {}
+        """Whose is what is kept of a user."""
         self._quiet: dict[Path, tuple[int, ...]] = {}
         """Runs of which all is kept, each with the times of its files then."""
         self._whole: dict[Path, str] = {}
@@ -106,6 +111,7 @@ class Keeper:
             wanted = [
                 (user, kind, name)
                 for user in volume.users()
+                if self._is_theirs(user)
                 for kind in KINDS
                 for name in volume.names(user, kind)
                 if not (self._home / user / kind / name).exists()
@@ -118,18 +124,40 @@ class Keeper:
                 try:
                     failed += self._take_back_one(user, kind, name, waiting)
                 except (OSError, StorageError) as error:
-                    log.warning("%s of %s: %s", name, user, error)
+                    log.warning("%s (%s): %s", name, user, error)
                     failed.append(name)
             for draft, place in waiting:
                 draft.rename(place)
-        except OSError as error:
-            self._notices.say("volume", f"{volume.mount} cannot be read: {error.strerror}. It is tried again.")
+        except (OSError, StorageError) as error:
+            self._notices.say("volume", f"{volume.mount} cannot be read: {_reason(error)}. It is tried again.")
             return False
         if wanted:
             log.info("Taken back from %s: %d datasets and runs; damaged: %d", volume.mount, len(wanted), len(failed))
         self._notices.say("volume", "")
-        self._notices.say("damaged", _told_of_damaged(failed))
+        self._notices.say("damaged", _told_of_damaged(len(failed)))
         return True
+
+    def _is_theirs(self, user: str) -> bool:
+        """Whether the folder here and what is kept under that name are one account's, which then is known to both."""
+        item, here = self._volume.item(user, "account", ACCOUNT), self._home / user / ACCOUNT
+        if ACCOUNT not in item.parts:
+            if here.exists():
+                self._put(item, account_part(here))
+            return True
+        if user not in self._accounts:
+            try:
+                with workplace(self._home, LINKS) as place:
+                    item.take_back(ACCOUNT, place, self._pulse)
+                    self._accounts[user] = (place / ACCOUNT).read_bytes()
+                    here.parent.mkdir(parents=True, exist_ok=True)
+                    with suppress(FileExistsError):
+                        os.link(place / ACCOUNT, here)
+            except StorageError as error:
+                log.warning("Whose the things of %s are cannot be read (%s): they are left.", user, error)
+                self._accounts[user] = b""
+            if here.exists() and here.read_bytes() != self._accounts[user] != b"":
+                log.warning("What is kept of %s is of another account, called so before: it is left.", user)
+        return here.exists() and here.read_bytes() == self._accounts[user]
 
     def _take_back_one(self, user: str, kind: Kind, name: str, waiting: list[tuple[Path, Path]]) -> list[str]:
         """Bring one back, whole, at once for whoever looks; what of it was damaged.
@@ -150,8 +178,8 @@ class Keeper:
                     try:
                         item.take_back(part, draft, self._pulse)
                     except StorageError as error:
-                        log.warning("%s of %s: %s", name, user, error)
-                        damaged.append(f"{name} ({part})")
+                        log.warning("%s of %s (%s): %s", part, name, user, error)
+                        damaged.append(part)
             if kind == "runs" and Job(draft).status(False) == "queued":
                 waiting.append((draft, place))
             else:
@@ -181,7 +209,7 @@ class Keeper:
                         left = not self._keep_run(user, folder, at_work) or left
                 except (OSError, StorageError) as error:
                     failed = failed or _reason(error)  # what is smaller may still find room
-        except OSError as error:
+        except (OSError, StorageError) as error:
             failed = _reason(error)
         self._notices.say(
             "volume",
@@ -195,6 +223,8 @@ class Keeper:
     def _there(self) -> Iterator[tuple[Path, Kind, Path, bool]]:
         """Every dataset and run on the disk: its user's folder, its own, and whether it waits or is at work."""
         for user in self._users():
+            if not self._is_theirs(user.name):
+                continue
             for report in sorted((user / "datasets").glob("*/report.json")):
                 if not report.parent.name.startswith("."):
                     yield user, "datasets", report.parent, False
@@ -278,8 +308,8 @@ def _reason(error: OSError | StorageError) -> str:
     return told.rstrip(".")
 
 
-def _told_of_damaged(names: list[str]) -> str:
-    if not names:
+def _told_of_damaged(count: int) -> str:
+    """For everybody to read, so without a name of anybody's."""
+    if not count:
         return ""
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"Could not be taken back from the volume: {shown}. See the log."
+    return f"{count} pieces of datasets and runs could not be taken back from the volume: the log says which and why."

@@ -27,6 +27,11 @@ class Part:
     """Whether files may be appended to while they are copied."""
 
 
+def account_part(file: Path) -> Part:
+    """Whose a user's folder is."""
+    return _part("account", [(file, file.name)])
+
+
 def dataset_part(folder: Path) -> Part:
     """A whole dataset: its originals, its rows, its report. Raises FileNotFoundError if it goes meanwhile."""
     return _part("dataset", _files(folder, folder))

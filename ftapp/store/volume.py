@@ -15,8 +15,9 @@ from typing import Literal
 from ftapp.contract.errors import StorageError
 from ftapp.store.pieces import Pulse, trailer_of, unpack, write_piece
 
-Kind = Literal["datasets", "runs"]
+Kind = Literal["datasets", "runs", "account"]
 KINDS: tuple[Kind, ...] = ("datasets", "runs")
+"""Of what there are several to a user."""
 _FOLDER = re.compile(r"[A-Za-z0-9][\w.-]{0,120}")
 _PIECE = re.compile(r"(?P<part>[a-z]+(-\d+)?)\.(?P<number>\d{8})\.(?P<fingerprint>[0-9a-f]{16})\.tar")
 DELETED = ".deleted"

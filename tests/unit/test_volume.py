@@ -1,4 +1,4 @@
-"""A volume: pieces are whole or ignored, the newer replaces the older only once it was read back; the mount is spared."""
+"""A volume: pieces are whole or ignored, the newer replaces the older once it was read back; the mount is spared."""
 
 import json
 import os
@@ -294,8 +294,9 @@ def test_a_killed_keeper_leaves_nothing_that_counts_and_the_next_one_goes_on(
     write_checkpoint(run, 3)
     script = (
         "import os, sys\nfrom pathlib import Path\nfrom ftapp.processes.keeper import Keeper\n"
-        "from ftapp.processes.scheduler import Scheduler\nhome, mount = map(Path, sys.argv[1:3])\n"
-        "keeper, left = Keeper(home, mount, Scheduler(home, None)), int(sys.argv[3])\n"
+        "from ftapp.settings import read_settings\nfrom ftapp.studio import Studio\n"
+        "home, mount = map(Path, sys.argv[1:3])\n"
+        "keeper, left = Keeper(home, mount, Studio(read_settings()).scheduler), int(sys.argv[3])\n"
         "def pulse():\n    global left\n    left -= 1\n    left or os._exit(9)\n"
         "keeper._pulse = pulse\nkeeper.keep()\n"
     )
@@ -314,7 +315,7 @@ def test_a_killed_keeper_leaves_nothing_that_counts_and_the_next_one_goes_on(
 
 
 def test_damage_on_the_volume_costs_no_more_than_what_is_damaged(
-    here: Studio, home: Path, mount: Path, run: Job
+    here: Studio, home: Path, mount: Path, run: Job, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = end(here._jobs.create(run.run_config()))
     assert keeper(here, mount).keep()
@@ -329,9 +330,11 @@ def test_damage_on_the_volume_costs_no_more_than_what_is_damaged(
     assert one.take_back()
     assert [row.name for row in again.history()] == [run.name]
     assert last_whole(run.folder / "checkpoints") == run.folder / "checkpoints" / "checkpoint-1"
-    [notice] = again.notices()
-    assert f"{run.name} (checkpoint-2)" in notice
-    assert other.name in notice
+    assert again.notices() == [
+        "2 pieces of datasets and runs could not be taken back from the volume: the log says which and why."
+    ]
+    assert f"checkpoint-2 of {run.name} (local)" in caplog.text
+    assert f"{other.name} (local)" in caplog.text
     assert one.keep()
     assert other.name in {path.parent.name for path in mount.rglob("record.*.tar")}, "it is not given up"
 
@@ -394,8 +397,10 @@ def test_nothing_on_the_mount_is_ever_written_but_in_one_go(here: Studio, mount:
         "        if bad or (writes and not (flags & os.O_EXCL and not flags & os.O_RDWR)):\n"
         "            os.write(2, f'{event} {arguments}'.encode()); os._exit(3)\n"
         "sys.addaudithook(look)\n"
-        "from ftapp.processes.keeper import Keeper\nfrom ftapp.processes.scheduler import Scheduler\n"
-        "home = Path(sys.argv[1])\nassert Keeper(home, Path(mount), Scheduler(home, None)).keep()\n"
+        "from ftapp.processes.keeper import Keeper\nfrom ftapp.settings import read_settings\n"
+        "from ftapp.studio import Studio\n"
+        "scheduler = Studio(read_settings()).scheduler\n"
+        "assert Keeper(Path(sys.argv[1]), Path(mount), scheduler).keep()\n"
     )
     for step in (3, 4):
         write_checkpoint(run, step)
@@ -403,3 +408,27 @@ def test_nothing_on_the_mount_is_ever_written_but_in_one_go(here: Studio, mount:
         done = subprocess.run([sys.executable, "-c", script, here.settings.home, mount], cwd=ROOT, capture_output=True)
         assert done.returncode == 0, done.stderr
     assert kept(mount) == ["checkpoint-3", "checkpoint-4", "dataset", "record"]
+
+
+def test_what_an_account_left_is_not_given_to_another_one_of_its_name(
+    here: Studio, home: Path, mount: Path, run: Job
+) -> None:
+    account = home / "local" / "account"
+    account.write_text("id-1")
+    assert keeper(here, mount).keep()
+    before = sorted(mount.rglob("*.tar"))
+    wipe(home)
+    account.parent.mkdir()
+    account.write_text("id-2")  # signed in before anything was taken back
+    again = Studio(here.settings)
+    one = keeper(again, mount)
+    assert one.take_back()
+    assert again.history() == []
+    assert again.datasets()
+    assert one.keep()
+    assert sorted(mount.rglob("*.tar")) == before, "nothing of the other's is written over"
+    wipe(home)
+    again = Studio(here.settings)
+    assert keeper(again, mount).take_back()
+    assert account.read_text() == "id-1"
+    assert [row.name for row in again.history()] == [run.name]
