@@ -81,7 +81,8 @@ async def logs(request: Request) -> Response:
     repo, who = repo_of(request)
     require_write(repo, who)
     lines = repo.space.get("logs", {}).get(segment(request, "which"), [])
-    told = [{"data": line, "timestamp": now()} for line in lines]
+    # the client stops at a line that is a second newer than the Date header, which a server under load sends late
+    told = [{"data": line, "timestamp": "2026-01-01T00:00:00.000Z"} for line in lines]
     return Response("".join(f"data: {json.dumps(line)}\n\n" for line in told), media_type="text/event-stream")
 
 
