@@ -11,8 +11,6 @@ from typing import Any
 from starlette.middleware import Middleware
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it while it is imported
-if os.environ.get("SPACE_ID"):
-    os.environ["SYSTEM"] = "spaces"  # else Gradio does not believe that it is in one
 
 from ftapp.contract.errors import ConfigError, FtappError
 from ftapp.processes.watching import start_watching
