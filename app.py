@@ -18,6 +18,7 @@ from ftapp.settings import Settings, read_settings
 from ftapp.studios import Studios
 from ftapp.ui import downloads
 from ftapp.ui.gate import Gate
+from ftapp.ui.hosting import without_reloading
 from ftapp.ui.page import create_page
 from ftapp.ui.sign_in import SignInDesk
 from ftapp.ui.theme import STYLE, theme
@@ -55,6 +56,7 @@ class App:
         except OSError as error:
             log.warning("Cannot clear up after an earlier process: %s", error)
         self.page.queue(default_concurrency_limit=8)
+        without_reloading()
         try:
             self.page.launch(
                 server_name=self.settings.host,
