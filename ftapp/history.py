@@ -61,7 +61,7 @@ class History(Library):
         return [row for row in rows if all(word in _text(row) for word in words)] if words else rows
 
     def notices(self) -> list[str]:
-        """What is to be known of this installation as a whole: of its volume, of its sleep."""
+        """What is to be known of this installation as a whole: of its volume, of its sleep; no one's name is in it."""
         return list(Notices(self.settings.home).read().values())
 
     @acts

@@ -162,7 +162,7 @@ class Space:
             if "HF_TOKEN" not in self._api.get_space_secrets(id) and self._request.sleep != NEVER:
                 told_of.append(
                     "It has no secret HF_TOKEN, so it cannot suspend its sleep: a run that nobody watches may be cut "
-                    "off. Use --secret HF_TOKEN with a token that may write to this Space alone."
+                    "off. Use --secret HF_TOKEN; best with a token that may write to this Space alone."
                 )
             if not any(one.mount_path == MOUNT for one in self._api.get_space_runtime(id).volumes or []):
                 told_of.append(

@@ -30,7 +30,10 @@ def deploy(
     restart: Annotated[bool, typer.Option("--restart", help="Even if that cuts off a run at work there.")] = False,
     secret: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A variable of this shell to hand over as a secret; may be repeated."),
+        typer.Option(
+            metavar="NAME[=VARIABLE]",
+            help="A variable of this shell to hand over as the secret NAME; VARIABLE if it is called otherwise here.",
+        ),
     ] = None,
 ) -> None:
     """Make or update a Space that runs this app, wait until it does, and print its address. HF_TOKEN's owner pays."""
@@ -42,9 +45,14 @@ def deploy(
         bucket = f"{space.split('/')[0]}/{bucket}"
     if odd := [name for name in allow or [] if not re.fullmatch(r"[\w.-]+", name)]:
         raise HubError(f"'{odd[0]}' is not the name of a user or an organisation.", "Repeat --allow for each name.")
-    secrets = {name: os.environ.get(name, "") for name in secret or []}
+    pairs = [(name, variable or name) for one in secret or [] for name, _, variable in [one.partition("=")]]
+    secrets = {name: os.environ.get(variable, "") for name, variable in pairs}
     if empty := [name for name, value in secrets.items() if not value]:
-        raise HubError(f"{', '.join(empty)} is not set in this shell.", f"Set it: export {empty[0]}=…")
+        # what stands behind = is not repeated: it may be the secret itself
+        raise HubError(
+            f"There is no variable in this shell for the secret {empty[0]}.",
+            "Export it, and give its name, not its value.",
+        )
     request = SpaceRequest(space, hardware, sleep, secrets, bucket, tuple(allow or ()), public, restart)
     one, out = Space(request, read_settings().hub_token), console()
     out.print(f"{space}: {'made, private' if one.create() else 'is there already'}")

@@ -81,7 +81,7 @@ def test_a_space_is_made_and_brought_up_to_date(hub: Hub, tmp_path: Path) -> Non
 
 def test_a_bucket_is_made_private_and_mounted_and_the_settings_of_the_app_are_said(hub: Hub, tmp_path: Path) -> None:
     arguments = ("alice/shared", "--bucket", "kept", "--sleep", "900", "--allow", "bob", "--allow", "lab", "--public")
-    code, told = deploy(hub, tmp_path, *arguments, "--secret", "HF_TOKEN")
+    code, told = deploy(hub, tmp_path, *arguments, "--secret", "HF_TOKEN=FOR_IT", FOR_IT="hf_OfTheSpaceAlone")
     assert code == 0, told
     assert "alice/kept: made, private, at /data" in told
     assert "It has no" not in told
@@ -150,7 +150,8 @@ def test_what_cannot_be_deployed_is_refused_before_it_costs(hub: Hub, tmp_path: 
         (("alice/gradio",), "is a Space of another kind (gradio)"),
         (("nobody",), "'nobody' is not the name of a Space"),
         (("bob/tuner",), "bob/tuner"),
-        (("alice/tuner", "--secret", "UNSET"), "UNSET is not set in this shell"),
+        (("alice/tuner", "--secret", "UNSET"), "There is no variable in this shell for the secret UNSET"),
+        (("alice/tuner", "--secret", "GATED=hf_TypedByMistake"), "for the secret GATED"),
         (("alice/tuner", "--bucket", "a/b/c"), "'a/b/c' is not the name of a bucket"),
         (("alice/tuner", "--allow", "bob,eve"), "'bob,eve' is not the name of a user"),
     ):
@@ -158,6 +159,7 @@ def test_what_cannot_be_deployed_is_refused_before_it_costs(hub: Hub, tmp_path: 
         assert code == 1, told
         assert words in told
         assert "Traceback" not in told
+        assert "hf_TypedByMistake" not in told
     assert not [entry for entry in hub.requests("POST") if entry["path"].endswith(("/hardware", "/secrets"))]
     code, told = deploy(hub, tmp_path, "alice/late", "--hardware", "warp-drive")
     assert code == 1
