@@ -60,7 +60,7 @@ class Keeper:
         self._accounts: dict[str, bytes] = {}
         """Whose is what is kept of a user."""
         self._quiet: dict[Path, tuple[int, ...]] = {}
-        """Runs of which all is kept, each with the times of its files then."""
+        """Datasets and runs of which all is kept, each with the times of its files then."""
         self._whole: dict[Path, str] = {}
         """Checkpoints that were found whole, each with the fingerprint of its files."""
         self.kept = False
@@ -248,7 +248,11 @@ class Keeper:
 
     def _keep_dataset(self, user: Path, folder: Path) -> None:
         try:
-            self._put(self._volume.item(user.name, "datasets", folder.name), dataset_part(folder))
+            about = folder.stat()
+            times = about.st_ino, about.st_mtime_ns  # a dataset that changes becomes another folder
+            if self._quiet.get(folder) != times:
+                self._put(self._volume.item(user.name, "datasets", folder.name), dataset_part(folder))
+                self._quiet[folder] = times
         except FileNotFoundError:
             return  # deleted or read again while we looked: the next look sees what came of it
 

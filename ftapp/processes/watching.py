@@ -6,6 +6,7 @@ from ftapp.processes.awake import Awake
 from ftapp.processes.keeper import Keeper
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
+from ftapp.store.notices import Notices
 
 
 def start_watching(settings: Settings, scheduler: Scheduler, closing: threading.Event) -> None:
@@ -15,6 +16,10 @@ def start_watching(settings: Settings, scheduler: Scheduler, closing: threading.
     if settings.space_id:
         kept = (lambda: keeper.kept) if keeper else (lambda: False)
         awake = Awake(settings.space_id, settings.hub_token, settings.home, scheduler, settings.sleep, kept)
+    notices = Notices(settings.home)
+    for topic, watched in (("volume", keeper), ("damaged", keeper), ("sleep", awake)):
+        if watched is None:
+            notices.say(topic, "")  # an earlier process may have had something to say
     for name, watch in (("keeper", keeper), ("awake", awake)):
         if watch:
             threading.Thread(target=watch.run, args=(closing,), name=name, daemon=True).start()

@@ -19,6 +19,7 @@ from ftapp.processes.child import identify
 from ftapp.processes.watching import start_watching
 from ftapp.settings import read_settings
 from ftapp.store.jobs import Job
+from ftapp.store.notices import Notices
 from ftapp.studio import Studio
 from tests.hub.fixture import Hub, running_hub
 from tests.running import wait_for
@@ -191,4 +192,7 @@ def test_without_a_token_that_may_it_is_said_once_where_people_see_it(
         wait_for(lambda: studio.notices() == [], "nothing is said any more", 20)
     finally:
         closing.set()
+    Notices(studio.settings.home).say("sleep", "of a time when this was a Space")
+    start_watching(studio.settings, studio.scheduler, closing)
+    assert studio.notices() == []
     assert TOKEN not in caplog.text

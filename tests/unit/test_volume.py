@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from ftapp.contract import events as ev
 from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import JobError, StorageError
+from ftapp.people import VISITOR
 from ftapp.processes.child import identify
 from ftapp.processes.keeper import Keeper
 from ftapp.settings import read_settings
@@ -25,6 +26,7 @@ from ftapp.store.jobs import Job
 from ftapp.store.pieces import TRAILER, is_intact, trailer_of, unpack, write_piece
 from ftapp.store.volume import Item, fingerprint
 from ftapp.studio import Studio
+from ftapp.ui.notices import shown
 from tests.running import config_for, end, write_rows
 from tests.unit.test_jobs import tell
 
@@ -358,6 +360,8 @@ def test_a_full_volume_is_told_and_what_is_smaller_is_kept(
         [notice] = here.notices()
         assert f"{small} does not take what is new: " in notice
         assert caplog.text.count("does not take what is new") == 1
+        assert "does not take what is new" in shown(here), "it stands on the page"
+        assert shown(Studio(here.settings, VISITOR)) == ""
         assert kept(small) == ["dataset", "record"], "nothing half written is left, either"
         if not mounted.returncode:
             subprocess.run(["mount", "-o", "remount,size=20m", small], check=True)
