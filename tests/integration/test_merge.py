@@ -42,7 +42,7 @@ def files(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def check(base: Path, tuned: Path, out: Path) -> dict[str, torch.Tensor]:
-    """Ours equals PEFT's within half a step of bf16, tensor by tensor, and loads again; returns it."""
+    """Ours equals PEFT's, tensor by tensor, and loads again; returns it."""
     told: list[tuple[int, int]] = []
     merge(base, tuned, out, lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1]
@@ -53,13 +53,19 @@ def check(base: Path, tuned: Path, out: Path) -> dict[str, torch.Tensor]:
         same = expected.get(name, expected.get(f"transformer.{name}"))
         assert same is not None, name
         assert tensor.dtype == before[name].dtype
-        torch.testing.assert_close(tensor, same, rtol=2**-8, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        equal(name, tensor, same)
         changed += not torch.equal(tensor, before[name])
     assert changed > 0
     loaded = AutoModelForCausalLM.from_pretrained(out, dtype="auto")
     for name, tensor in loaded.state_dict().items():
-        torch.testing.assert_close(tensor, expected[name], rtol=2**-8, atol=1e-5)
+        equal(name, tensor, expected[name])
     return mine
+
+
+def equal(name: str, one: torch.Tensor, other: torch.Tensor) -> None:
+    """The same but for few values: fp32 sums that differ in their last bit may round to bf16 values one step apart."""
+    torch.testing.assert_close(one, other, rtol=2**-7, atol=1e-5, msg=lambda text: f"{name}: {text}")
+    assert int((one != other).sum()) <= max(2, one.numel() // 1000), name
 
 
 @pytest.mark.parametrize("shards", ["5GB", "60KB"], ids=["one", "several"])
