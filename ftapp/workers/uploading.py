@@ -19,12 +19,12 @@ class Upload(CommitOperationAdd):
     sent = 0
 
     @contextmanager
-    def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:
+    def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:  # noqa: ARG002
         """What the client reads from when it sends by LFS."""
         with _Counted(self) as file:
             yield file
 
-    def update_progress(self, group: Any, files: dict[Any, Any]) -> None:
+    def update_progress(self, group: Any, files: dict[Any, Any]) -> None:  # noqa: ARG002
         """What xet says while it sends; in the place of the client's progress bars."""
         self.sent = sum(file.bytes_completed for file in files.values())
 

@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -331,6 +332,67 @@ def test_what_peft_alone_can_merge_is_checked_just_so(tmp_path: Path, tiny_llama
     assert "Merged in memory by PEFT, since the adapter uses use_dora" in view.state.notes[0].message
     assert view.state.verified
     assert view.state.verified.passed
+
+
+CONVERTER = """
+import argparse, os, time
+from pathlib import Path
+parser = argparse.ArgumentParser()
+parser.add_argument("model", type=Path)
+for name in ("--outfile", "--outtype", "--model-name"):
+    parser.add_argument(name)
+given = parser.parse_args()
+weights = b"".join(path.read_bytes() for path in sorted(given.model.glob("*.safetensors")))
+assert (given.model / "config.json").is_file() and weights and "HF_TOKEN" not in os.environ
+if (wait := Path(__file__).with_name("wait")).exists():
+    Path(given.outfile).write_bytes(b"GGUF half")
+    wait.rename(wait.with_name("waits"))
+    time.sleep(60)
+if (broken := Path(__file__).with_name("broken")).exists():
+    raise SystemExit(broken.read_text())
+Path(given.outfile).write_bytes(b"GGUF" + given.outtype.encode() + weights[-1000:])
+"""
+
+
+def test_a_gguf_file_by_ones_own_llama_cpp(whole: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in for llama.cpp takes its arguments; it is the user's, and no part of the app."""
+    asked = PublishConfig(run=whole.run, artifact="gguf")
+    with pytest.raises(JobError, match="FTAPP_LLAMA_CPP names none"):
+        whole.studio.publish(asked)
+    llama_cpp = tmp_path / "llama.cpp"
+    llama_cpp.mkdir()
+    (llama_cpp / "convert_hf_to_gguf.py").write_text(CONVERTER)
+    monkeypatch.setenv("FTAPP_LLAMA_CPP", str(llama_cpp))
+    studio = Studio(replace(whole.studio.settings, llama_cpp=llama_cpp))
+    with_gguf = Trained(studio, whole.run, whole.base)
+
+    (llama_cpp / "broken").write_text("BPE pre-tokenizer was not recognized")
+    view = finished(with_gguf, studio.publish(asked))
+    assert view.status == "failed"
+    assert "could not convert the model: BPE pre-tokenizer was not recognized" in view.message
+    assert left_in(view) == []
+    (llama_cpp / "broken").unlink()
+
+    (llama_cpp / "wait").touch()
+    number = studio.publish(asked)
+    wait_for((llama_cpp / "waits").exists, "half a file")
+    studio.stop(whole.run, number)
+    view = finished(with_gguf, number)
+    assert view.status == "stopped"
+    assert left_in(view) == []
+    running = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
+    assert not [words for words in running if str(llama_cpp) in " ".join(words)]
+
+    view = finished(with_gguf, studio.publish(asked))
+    assert view.status == "finished", view.message
+    assert view.state.verified, "it is made of a model that was checked"
+    assert view.state.verified.passed
+    assert left_in(view) == ["artifact.json", "gguf"]
+    (file,) = studio.artifact_folder(whole.run, view.name).iterdir()
+    assert file.name == f"{whole.run}-q8_0.gguf"
+    assert file.read_bytes().startswith(b"GGUFq8_0")
+    again = finished(with_gguf, studio.publish(asked.model_copy(update={"gguf_type": "f16"})))
+    assert studio.artifact_folder(whole.run, again.name) != file.parent, "another type is another file"
 
 
 def test_the_zip_has_every_byte(trained: Trained, tmp_path: Path) -> None:

@@ -146,9 +146,7 @@ def test_by_xet_a_refusal_leaves_no_half_model(hub: Hub, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("xet", "path"), [(False, "/_lfs/.*/20"), (True, "/_cas/v2/shards")], ids=["lfs", "xet"])
-def test_a_large_file_can_be_followed_and_stopped_in_its_middle(
-    hub: Hub, folder: Path, xet: bool, path: str
-) -> None:
+def test_a_large_file_can_be_followed_and_stopped_in_its_middle(hub: Hub, folder: Path, xet: bool, path: str) -> None:
     large = folder / "model-00001-of-00002.safetensors"
     large.write_bytes(random.Random(str(folder)).randbytes(3_000_000))
     hub.inject(path=path, delay=60)
