@@ -39,7 +39,8 @@ def convert(llama_cpp: Path, model: Path, out: Path, kind: str, log: Path, progr
         last = _last_line(log, said) or f"it ended with {process.returncode}"
         raise ModelError(
             f"llama.cpp could not convert the model: {last[:300]}",
-            f"Bring {llama_cpp} up to date, and install its requirements into {_python(llama_cpp)}.",
+            f"Bring {llama_cpp} up to date, and give it an environment of its own in {llama_cpp}/.venv, "
+            "with its requirements/requirements-convert_hf_to_gguf.txt.",
         )
 
 

@@ -214,8 +214,8 @@ class _Publication:
         base = Path(self._run_config.model.id)
         secret = {"a folder of this machine": [str(self._run.folder.parents[1]), *([str(base)] * base.is_absolute())]}
         secret["the Hub token"] = [self._token] if self._token else []
-        for path in [*artifacts.files_in(folder), folder / "README.md"]:
-            if path.suffix not in TEXTS or path.stat().st_size > LONGEST_TEXT:
+        for path in sorted(folder.rglob("*")):
+            if not path.is_file() or path.suffix not in TEXTS or path.stat().st_size > LONGEST_TEXT:
                 continue
             data = path.read_bytes()
             for what, words in secret.items():
