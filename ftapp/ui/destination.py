@@ -94,8 +94,10 @@ def check_all(studio: Studio, run: str | None, token: str | None, *values: form.
         whose = markup.notice(
             "success", f"The token belongs to {account.name} and can write.", f"Owners: {', '.join(account.owners)}"
         )
-        asked = config(run or "any", values)
-        if run and not asked.destination:
+        if not run:
+            return whose, gr.skip()
+        asked = config(run, values)
+        if not asked.destination:
             return whose, f"{account.owners[0].split('/')[0]}/{short_name(asked)}"
         return whose + markup.notice("info", studio.check_destination(asked, token)), gr.skip()
     except FtappError as error:

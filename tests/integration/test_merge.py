@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from ftapp.contract.errors import ModelError
+from ftapp.workers.in_memory import merge_in_memory
 from ftapp.workers.merge import NotStreamable, merge
-from tests.models import make
+from tests.models import make, tokenizer
 
 
 def adapter(base: Path, folder: Path, **options: Any) -> Path:
@@ -106,6 +107,22 @@ def test_what_it_does_not_cover_is_left_to_peft(tmp_path: Path, options: dict[st
     base = make("llama", tmp_path / "base")
     with pytest.raises(NotStreamable, match=words):
         merge(base, adapter(base, tmp_path / "adapter", **options), tmp_path / "out", lambda *_: None)
+
+
+def test_experts_are_merged_by_peft_in_memory(tmp_path: Path) -> None:
+    base = make("mixtral", tmp_path / "base")
+    experts = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    tuned = adapter(base, tmp_path / "adapter", target_modules=["q_proj"], target_parameters=experts)
+    with pytest.raises(NotStreamable, match="target_parameters"):
+        merge(base, tuned, tmp_path / "out", lambda *_: None)
+    tokenizer().save_pretrained(tuned)
+    merge_in_memory(base, tuned, tmp_path / "whole", "tiny mixtral")
+    expected, before = peft_merge(base, tuned), AutoModelForCausalLM.from_pretrained(base).state_dict()
+    changed = 0
+    for name, tensor in AutoModelForCausalLM.from_pretrained(tmp_path / "whole", dtype="auto").state_dict().items():
+        equal(name, tensor, expected[name])
+        changed += "experts" in name and not torch.equal(tensor.float(), before[name].float())
+    assert changed == 4, "two of each of two layers"
 
 
 def test_one_side_of_a_tied_pair_is_refused(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Publishing with real processes against a local Hub, by LFS and by xet: what arrives loads again and says the same."""
 
+import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -105,6 +107,47 @@ def test_the_pushed_merged_model_loads_alone_and_says_the_same(trained: Trained,
     for (name, mine), (_, peft) in zip(merged.named_parameters(), reference.named_parameters(), strict=True):
         assert torch.equal(mine.to(torch.bfloat16), peft), name
     assert say(merged, there) == say(reference.float(), there)
+
+
+def test_the_merged_model_arrives_by_xet_byte_for_byte(trained: Trained, hub: Hub, tmp_path: Path) -> None:
+    done = push(trained, hub, tmp_path / "hf", "alice/merged-xet", "--merged", xet=True)
+    assert done.returncode == 0, done.stderr
+    there = read_back(hub, tmp_path / "other", "alice/merged-xet", xet=True)
+    here = trained.studio.artifact_folder(trained.run, trained.studio.publications(trained.run)[0].name)
+    names = sorted(path.name for path in here.iterdir())
+    assert [name for name in names if name.endswith(".safetensors")]
+    assert {name: (there / name).read_bytes() == (here / name).read_bytes() for name in names} == dict.fromkeys(
+        names, True
+    )
+    assert all(hub.repo_files("alice/merged-xet")[name]["xet"] for name in names if name.endswith(".safetensors"))
+
+
+def test_a_gated_bases_licence_must_have_been_accepted(trained: Trained, hub: Hub, tmp_path: Path) -> None:
+    """A copy of the run, as if its base were a gated model of the Hub's."""
+    create = (
+        "import huggingface_hub as h; h.create_repo('eve/gated');"
+        "h.upload_file(path_or_fileobj=b'{}', path_in_repo='config.json', repo_id='eve/gated')"
+    )
+    hub.add_user("eve", "hf_EveOwnsTheGatedBase01234")
+    env = hub.env(tmp_path / "eve", "hf_EveOwnsTheGatedBase01234", xet=False)
+    subprocess.run([sys.executable, "-c", create], env=env, check=True, capture_output=True)
+    hub.gate("eve/gated")
+    copy = trained.folder.with_name("2026-01-01-gated")
+    shutil.copytree(trained.folder, copy, ignore=shutil.ignore_patterns("publications", "checkpoints"))
+    try:
+        config = json.loads((copy / "config.json").read_text())
+        config["model"] |= {"id": "eve/gated"}
+        (copy / "config.json").write_text(json.dumps(config))
+        done = push(replace(trained, run=copy.name), hub, tmp_path / "hf", "alice/from-gated")
+        assert done.returncode == 1
+        assert "eve/gated is gated, and its licence was not accepted by this token's account" in done.stderr
+        assert not (copy / "publications").exists(), "told before any work"
+        hub.gate("eve/gated", granted=["alice"])
+        done = push(replace(trained, run=copy.name), hub, tmp_path / "hf", "alice/from-gated")
+        assert done.returncode == 0, done.stderr
+        assert b"base_model: eve/gated" in hub.read("alice/from-gated", "README.md")
+    finally:
+        shutil.rmtree(copy)
 
 
 def test_the_card_tells_the_truth(trained: Trained, hub: Hub) -> None:
@@ -267,6 +310,20 @@ def test_a_merge_that_went_wrong_is_not_kept_and_not_pushed(whole: Trained) -> N
     assert "is not what was trained" in view.message
     assert view.state.verified is not None
     assert not view.state.verified.passed
+    assert left_in(view) == []
+
+
+def test_the_disk_is_looked_at_before_the_merge(whole: Trained) -> None:
+    large = whole.base / "more.safetensors"
+    with large.open("wb") as file:
+        file.truncate(shutil.disk_usage(whole.base).free + 2**20)  # it takes no space itself
+    try:
+        view = finished(whole, whole.studio.publish(PublishConfig(run=whole.run, artifact="merged")))
+    finally:
+        large.unlink()
+    assert view.status == "failed"
+    assert re.search(r"The artifact needs [\d.]+ GiB, the disk has [\d.]+ GiB left", view.message)
+    assert view.state.phase is None or view.state.phase.name != "merging"
     assert left_in(view) == []
 
 

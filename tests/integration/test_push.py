@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,19 +131,38 @@ def test_what_lasts_is_told_and_leaves_no_half_model(hub: Hub, folder: Path, nam
 
 
 def test_by_xet_the_same_faults_pass(hub: Hub, folder: Path) -> None:
-    hub.inject("POST", "/commit/main", status=503, times=2)
+    hub.inject("POST", "/commit/main", status=503)
+    hub.inject("POST", "/commit/main", status=429, retry_after=1)
     hub.inject("GET", "/xet-write-token/", status=503)
+    hub.inject("POST", "/_cas/v1/xorbs", status=500)
+    hub.inject("POST", "/_cas/v1/xorbs", cut_request=1000)
+    hub.inject("POST", "/_cas/v2/shards", cut_response=0)
     done = push(hub, folder, "alice/by-xet", xet=True)
     assert done.returncode == 0, done.stderr
+    assert hub.faults() == [], "it happened"
     assert files(hub, "alice/by-xet") == local(folder)
     assert any(about["xet"] for about in hub.repo_files("alice/by-xet").values())
 
 
-def test_by_xet_a_refusal_leaves_no_half_model(hub: Hub, folder: Path) -> None:
-    hub.inject("POST", "/commit/main", status=403)
-    done = push(hub, folder, "alice/xet-refused", xet=True)
-    assert "(403)" in done.stderr
-    assert files(hub, "alice/xet-refused") == {}
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/xet-write-token/", 401, "(401)"),
+        ("/_cas/v1/xorb", 403, "could not be uploaded|403"),
+        ("/commit/", 403, "may not do that (403)"),
+        ("/commit/", 409, "changed meanwhile (409)"),
+        ("/commit/", 412, "somebody else changed it meanwhile (412)"),
+    ],
+)
+def test_by_xet_a_refusal_leaves_no_half_model(hub: Hub, folder: Path, path: str, status: int, words: str) -> None:
+    repo = f"alice/xet-{re.sub('[^a-z]', '', path)}-{status}"
+    hub.inject(path=path, status=status)
+    done = push(hub, folder, repo, xet=True)
+    assert done.returncode == 1
+    assert any(one in done.stderr for one in words.split("|")), done.stderr
+    assert "Traceback" not in done.stderr
+    assert TOKEN not in done.stderr + done.stdout
+    assert files(hub, repo) == {}
 
 
 @pytest.mark.parametrize(("xet", "path"), [(False, "/_lfs/.*/20"), (True, "/_cas/v2/shards")], ids=["lfs", "xet"])
