@@ -16,7 +16,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import FtappError, HubError
-from ftapp.hub import told
+from ftapp.hub import status_of, told
 from ftapp.workers.uploading import Upload, watched
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ class Push:
                 )
                 return _Commit(made.oid, made.pr_url or "")
             except (HfHubHTTPError, OSError, httpx2.TransportError) as error:
-                status = _status(error)
+                status = status_of(error)
                 if (status in (0, 409, 412) or status >= 500) and (landed := self._landed()):
                     return landed
                 raise
@@ -194,14 +194,8 @@ class Push:
         return call()
 
 
-def _status(error: Exception) -> int:
-    """Of the Hub's answer; 0 if there was none."""
-    response = getattr(error, "response", None)
-    return response.status_code if response is not None else 0
-
-
 def _passing(error: Exception) -> bool:
-    return _status(error) in (0, 408, 429) or _status(error) >= 500
+    return status_of(error) in (0, 408, 429) or status_of(error) >= 500
 
 
 def _wait(error: Exception, attempt: int) -> float:
