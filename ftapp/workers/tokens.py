@@ -118,7 +118,8 @@ class Encoder:
     def pieces(self, row: TokenRow) -> list[Piece]:
         """The row's tokens as text, each with its label; tokens that are whole characters only together stay so."""
         found: list[Piece] = []
-        special = set(self.tokenizer.all_special_ids)
+        named = self.tokenizer.added_tokens_decoder.items()  # such as the start of a turn, which no attribute names
+        special = set(self.tokenizer.all_special_ids) | {id for id, token in named if token.special}
         waiting: list[int] = []
         for token, label in zip(row.input_ids, row.labels, strict=True):
             trained = label != IGNORED
