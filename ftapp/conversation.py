@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from ftapp.contract.chat import Loaded, Question, Reply, Sampling
 from ftapp.contract.config import FullConfig, QloraConfig
@@ -57,9 +58,11 @@ class HeldOut:
     """A row that was measured on and never trained on."""
 
     messages: list[Message]
-    """Up to the last question."""
-    reference: str
-    """The answer in the row."""
+    """Up to the last question, which may be what a tool said."""
+    answer: Message
+    """The one in the row."""
+    tools: list[dict[str, Any]] | None
+    """What the assistant may call."""
     number: int
     """From 1."""
     count: int
@@ -227,18 +230,18 @@ class Conversation(Training):
         for at in range(number, number + len(rows)):
             [row] = self.examples(id, rows[at % len(rows)], 1)
             if row.messages:
-                return HeldOut(row.messages[:-1], row.messages[-1].content, at % len(rows) + 1, len(rows))
+                return HeldOut(row.messages[:-1], row.messages[-1], row.tools, at % len(rows) + 1, len(rows))
         raise DatasetError(f"{run} held no questions out.", "Ask something of your own.")
 
     # Keeping answers
 
-    def keep_answer(self, run: str, messages: list[Message]) -> DatasetInfo:
+    def keep_answer(self, run: str, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> DatasetInfo:
         """Make a conversation, its last answer good or corrected, a row of a new version of the run's dataset.
 
         More of them go into the same version until a run uses it; the run's own dataset stays as it is. Raises
         DatasetError, StorageError.
         """
-        return self._versions.keep(self._jobs.get(run).run_config().data.dataset, messages)
+        return self._versions.keep(self._jobs.get(run).run_config().data.dataset, messages, tools)
 
     def rows_from_chat(self, id: str) -> int:
         """How many rows of a dataset are answers that were kept."""

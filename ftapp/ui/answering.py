@@ -18,9 +18,9 @@ SAMPLING = form.fields_of(Sampling)
 WHO: dict[str, tuple[Voice, ...]] = {"both": ("base", "tuned"), "tuned": ("tuned",), "base": ("base",)}
 THINKING = {"as trained": None, "on": True, "off": False}
 RESULT = "result"
-REDRAW_SECONDS = 0.06
-"""Between two drawings of answers that are being written."""
-SHOWN = ("box", "history", "text", "notice", "send", "stop", "kept", "kept_in", "watch")
+SHOW_SECONDS = 0.06
+"""Between two pieces of answers that are being written."""
+SHOWN = ("box", "growth", "history", "text", "notice", "send", "stop", "kept", "kept_in", "watch")
 """What every handler here updates, in this order."""
 
 History = list[Exchange]
@@ -54,7 +54,14 @@ def held_out(studio: Studio, history: History, number: int, *asked: Any) -> Iter
     if not asked[0]:
         return
     row = studio.held_out_row(asked[0], number)
-    exchange = Exchange(row.messages[-1].content, tuple(row.messages[:-1]), row.reference)
+    *before, asked_last = row.messages
+    exchange = Exchange(
+        asked_last.content,
+        tuple(before),
+        markup.said(row.answer),
+        turn=None if asked_last.role == "user" else asked_last,
+        tools=row.tools,
+    )
     yield from _answer(studio, history, [], exchange, "", asked)
 
 
@@ -79,7 +86,7 @@ def _keep(
     if correction is not None:
         answer = answer.corrected(correction)
     row = [*exchanges.messages(history[: at + 1], voice, system), answer.message()]
-    info = studio.keep_answer(run, row)
+    info = studio.keep_answer(run, row, exchanges.tools(history[: at + 1]))
     kept = [*history]
     kept[at] = history[at].with_answer(voice, replace(answer, kept=info.id))
     words = f"Kept in {info.id}: {info.report.valid:,} rows, {studio.rows_from_chat(info.id):,} of them from the chat."
@@ -103,6 +110,7 @@ def question(
     return Question(
         messages={voice: exchanges.messages(history, voice, system) for voice in voices},
         sampling=chosen,
+        tools=exchanges.tools(history),
         thinking=THINKING[thinking],
     )
 
@@ -121,34 +129,34 @@ def _answer(
     checkpoint = "" if checkpoint in (None, RESULT) else checkpoint
     try:
         wanted = question([*before, exchange], who, system, thinking, sampling, exchange.attempt)
-        exchange = replace(exchange, answers={voice: Answer() for voice in WHO[who]})
+        exchange, growth = replace(exchange, answers={voice: Answer() for voice in WHO[who]}), exchanges.Growth()
         yield updates(
-            box=exchanges.draw([*before, exchange]),
+            box=exchanges.draw([*before, exchange], growing=True),
             text="" if typed else gr.skip(),
             notice=_waiting("Asking" if studio.chat_state().loaded else "Starting the model's process"),
             kept=gr.update(visible=False),
             watch=gr.Timer(active=True),
             **BUSY,
         )
-        drawn = 0.0
+        shown_at = 0.0
         with closing(studio.chat(run, wanted, checkpoint, four_bit)) as replies:  # type: ignore[type-var]
             for reply in replies:
                 if isinstance(reply, Loading):
                     yield updates(notice=_waiting(reply.name))
                 elif isinstance(reply, (Text, Answered)):
                     exchange = _heard(exchange, reply)
-                    if isinstance(reply, Answered) or time.monotonic() - drawn > REDRAW_SECONDS:
-                        drawn = time.monotonic()
-                        yield updates(box=exchanges.draw([*before, exchange]), notice="")
+                    if isinstance(reply, Answered) or time.monotonic() - shown_at > SHOW_SECONDS:
+                        shown_at = time.monotonic()
+                        yield updates(growth=growth.lines(exchange.answers), notice="")
         done = [*before, exchange]
-        yield updates(box=exchanges.draw(done), history=done, notice="", **IDLE)
+        yield updates(box=exchanges.draw(done), growth="", history=done, notice="", **IDLE)
     except Exception as error:
         told = edge.in_place(error) if isinstance(error, FtappError) else ""
         if any(answer.text for answer in exchange.answers.values()):
             kept = [*before, exchange]
-            yield updates(box=exchanges.draw(kept), history=kept, notice=told, **IDLE)
+            yield updates(box=exchanges.draw(kept), growth="", history=kept, notice=told, **IDLE)
         else:
-            yield updates(box=exchanges.draw(shown), text=typed or gr.skip(), notice=told, **IDLE)
+            yield updates(box=exchanges.draw(shown), growth="", text=typed or gr.skip(), notice=told, **IDLE)
         if not told:
             raise
 

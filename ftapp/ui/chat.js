@@ -1,4 +1,4 @@
-// The buttons inside the conversation: copying and editing happen here, the rest is told to the page.
+// The conversation in the browser: answers grow here; copying and editing happen here, other buttons are told to the page.
 const LABELS = { edit: "Ask again", correct: "Keep as a row" };
 const open = new Set();
 
@@ -79,3 +79,47 @@ element.addEventListener(
 new MutationObserver(() => {
   for (const one of element.querySelectorAll("details[data-key]:not([open])")) one.open = open.has(one.dataset.key);
 }).observe(element, { childList: true, subtree: true });
+
+// Answers that grow: lines of [voice, part, whether it replaces that part, text], added to those before. Drawing takes a
+// fifth of the time at most, however long the answers are: the rest is for whoever wants to press Stop.
+const SHARE = 5;
+const scroller = element.closest(".html-container");
+let lines = "";
+let parts = {};
+let due = 0;
+let waiting = false;
+
+const write = (node, text) => {
+  const known = node.textContent;
+  if (known === text) return;
+  if (!known || !text.startsWith(known)) node.textContent = text;
+  else node.lastChild.appendData(text.slice(known.length));
+  if (node.dataset.part === "folded") node.parentElement.hidden = !text;
+};
+
+const draw = () => {
+  waiting = false;
+  const began = performance.now();
+  const follows = scroller.scrollTop + scroller.offsetHeight >= scroller.scrollHeight - 100;
+  for (const node of element.querySelectorAll(".growing [data-part]")) {
+    const { voice } = node.closest("[data-voice]").dataset;
+    write(node, parts[voice + node.dataset.part] ?? "");
+  }
+  if (follows) scroller.scrollTop = scroller.scrollHeight;
+  due = performance.now() + (SHARE - 1) * (performance.now() - began);
+};
+
+element.dataset.chat = "";
+element.addEventListener("grown", ({ detail }) => {
+  const goesOn = lines && detail.startsWith(lines);
+  if (!goesOn) parts = {};
+  const added = goesOn ? detail.slice(lines.length) : detail.slice(detail.indexOf("\n") + 1);
+  for (const line of added.split("\n").filter(Boolean)) {
+    const [voice, part, replaces, text] = JSON.parse(line);
+    parts[voice + part] = replaces ? text : (parts[voice + part] ?? "") + text;
+  }
+  lines = detail;
+  if (waiting) return;
+  waiting = true;
+  setTimeout(draw, Math.max(0, due - performance.now()));
+});

@@ -13,6 +13,22 @@ from tests.browser.conftest import Served
 from tests.running import config_for, finish, wait_for
 
 MINUTE = 60_000
+LONG = """() => {
+    const said = [...document.querySelectorAll('#chat-box .ft-answer .content')];
+    return said.length === 2 && said.every((one) => one.textContent.length > 3000);
+}"""
+"""Both answers are long, and still grow."""
+STOP = """() => new Promise((told) => {
+    const began = performance.now();
+    const box = document.querySelector('#chat-box');
+    new MutationObserver((_, one) => {
+        if (![...box.querySelectorAll('.figures')].every((end) => end.textContent.includes('stopped'))) return;
+        one.disconnect();
+        told((performance.now() - began) / 1000);
+    }).observe(box, { childList: true, subtree: true, characterData: true });
+    document.querySelector('#chat-stop').click();
+})"""
+"""Press Stop; the seconds until both answers say that they were stopped."""
 
 
 @pytest.fixture
@@ -90,7 +106,10 @@ def test_base_and_tuned_answer_side_by_side_and_a_correction_becomes_a_row(
     exchange(page, 0).locator("[data-do=edit]").click()
     page.locator("#chat-box .editing textarea").fill("What is 5 plus 6?")
     page.locator("#chat-box .editing button[type=submit]").click()
-    page.locator("#chat-stop").click()
+    page.wait_for_function(LONG, timeout=MINUTE)
+    took = page.evaluate(STOP)
+    print("STOP TOOK", took)
+    assert took < 1.0, "seconds until Stop is answered, while two long answers stream"
     expect(exchange(page, 0)).to_contain_text("stopped")
     expect(exchange(page, 0)).to_contain_text("What is 5 plus 6?")
     expect(page.locator("#chat-box .ft-exchange")).to_have_count(1)
@@ -101,7 +120,7 @@ def test_base_and_tuned_answer_side_by_side_and_a_correction_becomes_a_row(
     page.locator("#chat-held-out").click()
     row = studio.held_out_row(run, 0)
     expect(exchange(page, 0).locator(".ft-turn.user")).to_contain_text(row.messages[-1].content)
-    expect(exchange(page, 0).locator(".ft-answer.reference")).to_contain_text(row.reference)
+    expect(exchange(page, 0).locator(".ft-answer.reference")).to_contain_text(row.answer.content)
     answered(page, 0)
     page.locator("#chat-again").click()
     answered(page, 0)

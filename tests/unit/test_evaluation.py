@@ -25,6 +25,7 @@ from ftapp.contract.examples import Example, Message
 from ftapp.contract.findings import card_lines, card_metrics, figures_table
 from ftapp.contract.scoring import comparisons_of, scores_of, unrelated_of
 from ftapp.contract.verdict import judge
+from ftapp.ui import findings
 from ftapp.workers.overlap import overlap, spoken
 from ftapp.workers.similar import Similar, with_examples, words
 
@@ -365,6 +366,26 @@ def test_texts_are_judged_by_their_loss() -> None:
     verdict = judge(20, 0, scores, comparisons, unrelated_of([(1, 1)], [(1, 1)]))
     assert verdict.kind == "helped"
     assert "loss" in verdict.sentence
+
+
+def test_answers_are_put_in_order_by_what_the_training_changed() -> None:
+    right: dict[Contestant, int] = {"base": 2, "examples": 3, "tuned": 4}
+    rows = rows_of(right, 5)
+    worse = rows[0].answers["tuned"].model_copy(update={"text": "bad", "exact": False, "overlap": 1.0})
+    rows[0] = rows[0].model_copy(update={"answers": rows[0].answers | {"tuned": worse}})
+
+    def order(by: str, against: Contestant) -> list[int]:
+        return [row.row for row in findings.ordered(rows, by, against)]
+
+    assert set(order("best", "base")[:2]) == {3, 4}, "wrong before, right now"
+    assert order("best", "base")[-1] == 1
+    assert (order("worst", "base")[0], set(order("worst", "base")[-2:])) == (1, {3, 4})
+    assert order("best", "examples")[0] == 4, "the third row was right with examples too"
+    assert order("wrong", "base") == [1, 5]
+    assert order("order", "base") == [1, 2, 3, 4, 5]
+    page = findings.answers(findings.ordered(rows, "worst", "base"), 0)
+    assert page.index("bad") < page.index("right 1")
+    assert "<b>" not in findings.answers([rows[0].model_copy(update={"reference": "<b>"})], 0)
 
 
 def test_a_report_survives_being_written() -> None:
