@@ -70,6 +70,8 @@ def about(report: EvaluationReport) -> list[str]:
         sentences.append(f"{report.seen_in_training} rows whose prompt was trained on are left out")
     if any(scores.exact for scores in report.scores):
         sentences.append(f"greedy answers of at most {report.max_new_tokens} tokens, the same for all")
+    if report.base_unthinking:
+        sentences.append("the base was asked to answer without thinking, as the rows do")
     if report.of("examples"):
         sentences.append(f"the base with examples was shown {report.examples:.1f} training rows a question on average")
     if report.format:
