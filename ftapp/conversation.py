@@ -146,9 +146,15 @@ class Conversation(Training):
         return isinstance(job.run_config().method, QloraConfig) if asked is None else asked
 
     def stop_chat(self) -> None:
-        """Stop the answers that are being written."""
-        if self._chat:
+        """Stop the answers that are being written; a model that is still being loaded for them is put away."""
+        if self._chat and self._chat.ready:
             self._chat.stop()
+        elif self._chat and self._chat.busy:
+            self.close_chat("it was stopped before it was loaded")
+
+    def chat_answers(self) -> bool:
+        """Whether a question is being answered."""
+        return self._chat is not None and self._chat.busy
 
     def close_chat(self, why: str = "it was closed") -> None:
         """Put the chat's model away; `why` is told to who waits for an answer, and by `chat_state`."""

@@ -90,12 +90,16 @@ def _keep(
     kept = [*history]
     kept[at] = history[at].with_answer(voice, replace(answer, kept=info.id))
     words = f"Kept in {info.id}: {info.report.valid:,} rows, {studio.rows_from_chat(info.id):,} of them from the chat."
+    told = ("success", words, "The next run can use it; the dataset of this run stays as it was.")
+    if correction is None and answer.figures and answer.figures.reason != "stop":
+        hint = "The answer was cut off, and what learns it learns to end there: correct it, and the row is replaced."
+        told = ("warning", words, hint)
     return updates(
         box=exchanges.draw(kept),
         history=kept,
         kept=gr.update(visible=True),
         kept_in=info.id,
-        notice=markup.notice("success", words, "The next run can use it; the dataset of this run stays as it was."),
+        notice=markup.notice(*told),
     )
 
 
@@ -125,6 +129,9 @@ def _answer(
     run, checkpoint, who, four_bit, system, thinking, *sampling = asked
     if not run:
         edge.warn("There is no trained run to chat with yet. Start one in the Configure tab.")
+        return
+    if studio.chat_answers():
+        edge.warn("The model is still answering. Stop that answer, or wait for it.")
         return
     checkpoint = "" if checkpoint in (None, RESULT) else checkpoint
     try:

@@ -57,7 +57,7 @@ const edit = (what, holder, content) => {
 
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-do]");
-  if (!button) return;
+  if (!button || (element.querySelector(".growing") && button.dataset.do !== "copy")) return;
   const holder = button.closest(".ft-answer, .ft-turn");
   const content = holder.querySelector(".content");
   const what = button.dataset.do;

@@ -141,6 +141,11 @@ def test_base_and_tuned_answer_side_by_side_and_a_correction_becomes_a_row(
     assert (kept[2].content, kept[3].content) == ("And 1 plus 1 <b>?", 'It is <i>2</i>, of "course".')
     card(page, 0, "base").locator("[data-do=good]").click()
     expect(page.locator("#chat-notice")).to_contain_text("98 rows, 2 of them from the chat")
+    expect(page.locator("#chat-notice")).to_contain_text("The answer was cut off")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    card(page, 1, "tuned").locator("[data-do=copy]").click()
+    expect(card(page, 1, "tuned")).to_contain_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == kept[3].content
 
     page.get_by_role("tab", name="Dataset").click()
     page.locator("#dataset-list").get_by_text(version).click()

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from ftapp.contract.chat import Text
+from ftapp.contract.chat import Loading, Text
 from ftapp.contract.config import parse_run_config
 from ftapp.contract.errors import DatasetError, JobError, ModelError
 from ftapp.contract.examples import Message
@@ -198,6 +198,21 @@ def test_stopping_keeps_what_was_written_and_the_model(trained: Trained) -> None
     replies.close()  # type: ignore[attr-defined]  # whoever asked has gone
     assert ask(studio, trained.run, ASKED, max_new_tokens=3)["tuned"]
     assert worker(studio) == process
+
+
+def test_a_stop_while_the_model_is_loaded_is_obeyed_at_once(trained: Trained) -> None:
+    studio = trained.studio
+    studio.close_chat()
+    replies = studio.chat(trained.run, question(ASKED))
+    assert isinstance(next(iter(replies)), Loading)
+    assert studio.chat_answers()
+    process = worker(studio)
+    studio.stop_chat()
+    with pytest.raises(ModelError, match="stopped before it was loaded"):
+        list(replies)
+    assert not process.is_running()
+    assert not studio.chat_answers()
+    assert ask(studio, trained.run, ASKED, max_new_tokens=2)["tuned"]
 
 
 def test_a_training_puts_the_chat_away_and_says_so(trained: Trained, tmp_path: Path) -> None:
