@@ -89,8 +89,8 @@ def _turn(message: Message) -> str:
     speaker = SPEAKERS[message.role] + (f" {message.name}" if message.name else "")
     if message.weight == 0:
         speaker += " · read, not learned"
-    thought = f"[thinks] {message.reasoning_content}\n" if message.reasoning_content else ""
-    return bubble(message.role, _cut((thought + said(message)).strip()), speaker)
+    thought = f"[thinks] {message.reasoning_content}" if message.reasoning_content else ""
+    return bubble(message.role, _cut("\n".join(filter(None, [thought, said(message)]))), speaker)
 
 
 def said(message: Message) -> str:

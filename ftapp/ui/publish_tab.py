@@ -72,7 +72,7 @@ def place(studio: Studio) -> PublishTab:
             token = gr.Textbox(
                 label="Hub token", type="password", max_lines=1, elem_id="publish-token",
                 info="Used for this publication only; it is not stored.",
-                placeholder="HF_TOKEN of the environment is used" if studio.settings.hub_token else "hf_…",
+                placeholder=_whose_token(studio),
                 html_attributes=gr.InputHTMLAttributes(autocomplete="new-password", spellcheck=False),
             )  # fmt: skip
             with gr.Row(elem_classes="actions"):
@@ -143,6 +143,12 @@ def _buttons(_: Studio, destination: str) -> tuple[Any, Any]:
 
 def _of_mode(_: Studio, mode: str) -> Any:
     return gr.update(visible=True) if mode == "branch" else gr.update(visible=False, value="")
+
+
+def _whose_token(studio: Studio) -> str:
+    if studio.settings.sign_in:
+        return "That of your sign-in is used"
+    return "HF_TOKEN of the environment is used" if studio.settings.hub_token else "hf_…"
 
 
 def _of_artifact(studio: Studio, run: str | None, artifact: str) -> tuple[str, Any]:
