@@ -39,6 +39,10 @@ def test_a_share_has_wilsons_interval() -> None:
     assert (none.value, none.low) == (0.0, 0.0)
     assert none.high == pytest.approx(1.96**2 / (200 + 1.96**2))
     assert figures.share([True] * 20).high == 1.0
+    for right, n in ((1, 9), (17, 40), (199, 200)):  # by its definition: the shares that the score test does not refuse
+        figure = figures.share([True] * right + [False] * (n - right))
+        for end in (figure.low, figure.high):
+            assert abs(figure.value - end) == pytest.approx(1.96 * math.sqrt(end * (1 - end) / n))
     assert math.isnan(figures.share([]).value)
 
 
