@@ -146,7 +146,8 @@ def _exchange(exchange: Exchange, number: int, growing: bool) -> str:
 def _parts(answer: Answer) -> dict[str, str]:
     """What a card shows of an answer, by the names of its places."""
     thought, said, over = answer.parts
-    words = f"{'Thought' if over else 'Thinking …'} · {len(thought.split()):,} words"
+    count = len(thought.split())
+    words = f"{'Thought' if over else 'Thinking …'} · {count:,} word{'s' if count != 1 else ''}"
     folded = words if thought or not over else ""
     return {"folded": folded, "thought": thought, "said": said, "figures": figures(answer.figures)}
 

@@ -9,6 +9,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from ftapp.settings import Settings
 from ftapp.studio import Studio
+from ftapp.ui.chat_tab import SCRIPT
+from ftapp.ui.exchanges import Answer, Exchange, Growth, draw
 from tests.browser.conftest import Served
 from tests.running import config_for, finish, wait_for
 
@@ -29,6 +31,12 @@ STOP = """() => new Promise((told) => {
     document.querySelector('#chat-stop').click();
 })"""
 """Press Stop; the seconds until both answers say that they were stopped."""
+GROWING = """([drawn, script]) => {
+    document.body.innerHTML = `<div class='html-container'><div id='box'>${drawn}</div></div>`;
+    window.box = document.querySelector('#box');
+    Function('element', 'trigger', script)(window.box, () => {});
+}"""
+"""A page with nothing but a conversation in it."""
 
 
 @pytest.fixture
@@ -207,15 +215,26 @@ def _worker(served: Served) -> psutil.Process:
     return found
 
 
-def test_thoughts_are_folded(page: Page) -> None:
-    """Drawn with the page's own styles: a text that thinks, as it grows."""
-    from ftapp.ui.exchanges import Answer, Exchange, draw
+def test_thoughts_are_folded_and_stay_unfolded_while_the_answer_grows(page: Page) -> None:
+    """The page's script alone, with what the server would tell it."""
+    drawn = draw([Exchange("Why?", answers={"tuned": Answer()})], growing=True)
+    page.evaluate(GROWING, [drawn, SCRIPT])
+    growth = Growth()
 
-    thinking = draw([Exchange("Why?", answers={"tuned": Answer("<think>\nWell, <b>if")})])
-    page.evaluate("html => { document.body.innerHTML = html; }", thinking)
-    folded = page.locator("details.thought")
+    def grow(text: str) -> None:
+        lines = growth.lines({"tuned": Answer(text)})
+        page.evaluate("(detail) => window.box.dispatchEvent(new CustomEvent('grown', { detail }))", lines)
+
+    folded, content = page.locator("details.thought"), page.locator(".ft-answer .content")
+    expect(folded).to_be_hidden()
+    grow("<think>\nWell, <b>if")
     expect(folded.locator("summary")).to_have_text("Thinking … · 2 words")
     expect(folded.locator("div")).not_to_be_visible()
     folded.locator("summary").click()
     expect(folded.locator("div")).to_have_text("Well, <b>if")
-    assert json.dumps(thinking)
+    grow("<think>\nWell, <b>if 🦊 so </think>\n\nYes")
+    expect(folded.locator("summary")).to_have_text("Thought · 4 words")
+    expect(folded.locator("div")).to_have_text("Well, <b>if 🦊 so")
+    grow("<think>\nWell, <b>if 🦊 so </think>\n\nYes, <i>that.")
+    expect(content).to_have_text("Yes, <i>that.")
+    expect(folded.locator("div")).to_be_visible()
