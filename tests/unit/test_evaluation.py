@@ -22,7 +22,7 @@ from ftapp.contract.evaluation import (
     tally,
 )
 from ftapp.contract.examples import Example, Message
-from ftapp.contract.findings import card_lines, card_metrics, figures_table
+from ftapp.contract.findings import card_lines, card_metrics, compared_table
 from ftapp.contract.scoring import comparisons_of, scores_of, unrelated_of
 from ftapp.contract.verdict import judge
 from ftapp.ui import findings
@@ -398,11 +398,17 @@ def test_a_report_survives_being_written() -> None:
     assert EvaluationReport.model_validate_json(report.model_dump_json()) == report
 
 
+AGAINST = ("Tuned", "Tuned against base as it is")
+
+
 def test_the_card_has_the_figures_and_nothing_that_markdown_acts_on() -> None:
     report = report_of({"base": 0, "examples": 3, "tuned": 40})
     lines = card_lines(report)
     table = [line for line in lines if line.startswith("|")]
-    headings, rows = figures_table(report)
+    headings, rows = compared_table(report)
+    assert [rows[0][headings.index(one)] for one in AGAINST] == ["100 % (91.2 to 100 %)", "+100 points"]
+    same = compared_table(report_of({"base": 20, "examples": 20, "tuned": 20}))[1]
+    assert {cell for row in same for cell in row[4:]} == {"no difference", ""}
     assert len(table) == len(rows) + 2
     assert all(line.count("|") == len(headings) + 1 for line in table)
     assert "Fine-tuning helped" in lines[0]
