@@ -45,7 +45,7 @@ class Settings:
     """`FTAPP_STOP_GRACE`: how long a job may take to save after a stop before it is ended; 600 by default."""
     chat_idle_seconds: float
     """`FTAPP_CHAT_IDLE`: a chat unused for so long gives its memory back; 600 by default."""
-    hub_token: str | None
+    hub_token: str | None = field(repr=False)
     """`HF_TOKEN`: used to push and to load gated models when no other token is given."""
     max_unpacked_bytes: int = 16 * 2**30
     """`FTAPP_MAX_UNPACKED_MB`: most that a packed upload may unpack to; 16384 by default."""
@@ -55,7 +55,7 @@ class Settings:
     """`SPACE_ID`: set by the Hub inside a Space; its hardware's price is looked up."""
     user: str = "ftapp"
     """`FTAPP_USER`: whom the password lets in; ftapp by default."""
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     """`FTAPP_PASSWORD`: needed to listen on any other address than this machine's own."""
     sign_in: SignIn | None = None
     """Set where people sign in with Hugging Face, each to a place of their own: in a Space."""

@@ -12,9 +12,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh FTAPP_HOME, and no setting of whoever runs the tests."""
-    names = ("HOST", "PORT", "MAX_UPLOAD_MB", "MAX_UNPACKED_MB", "STOP_GRACE", "CHAT_IDLE", "DEVICES")
-    for name in (*(f"FTAPP_{name}" for name in names), "HF_TOKEN", "SPACE_ID"):
-        monkeypatch.delenv(name, raising=False)
+    for name in os.environ:
+        if name.startswith(("FTAPP_", "SPACE_", "OAUTH_", "OPENID_")) or name == "HF_TOKEN":
+            monkeypatch.delenv(name)
     folder = tmp_path / "home"
     monkeypatch.setenv("FTAPP_HOME", str(folder))
     return folder

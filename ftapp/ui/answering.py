@@ -1,6 +1,5 @@
 """From a question to its answers on the page: asking, asking again, editing, marking; the Chat tab binds these."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -12,15 +11,13 @@ from ftapp.contract.chat import Answered, Loading, Question, Sampling, Text, Voi
 from ftapp.contract.errors import FtappError
 from ftapp.studio import Studio
 from ftapp.ui import edge, exchanges, form, markup
-from ftapp.ui.exchanges import Answer, Exchange
+from ftapp.ui.exchanges import Answer, Exchange, Growth
 
 SAMPLING = form.fields_of(Sampling)
 WHO: dict[str, tuple[Voice, ...]] = {"both": ("base", "tuned"), "tuned": ("tuned",), "base": ("base",)}
 THINKING = {"as trained": None, "on": True, "off": False}
 RESULT = "result"
-SHOW_SECONDS = 0.06
-"""Between two pieces of answers that are being written."""
-SHOWN = ("box", "growth", "history", "text", "notice", "send", "stop", "kept", "kept_in", "watch")
+SHOWN = ("box", "growth", "ticks", "history", "text", "notice", "send", "stop", "kept", "kept_in", "watch")
 """What every handler here updates, in this order."""
 
 History = list[Exchange]
@@ -32,8 +29,19 @@ def updates(**values: Any) -> Updates:
     return tuple(values.get(name, gr.skip()) for name in SHOWN)
 
 
-IDLE = {"send": gr.update(visible=True), "stop": gr.update(visible=False)}
-BUSY = {"send": gr.update(visible=False), "stop": gr.update(visible=True)}
+IDLE = {
+    "send": gr.update(visible=True), "stop": gr.update(visible=False), "ticks": gr.Timer(active=False), "growth": None,
+}  # fmt: skip
+BUSY = {"send": gr.update(visible=False), "stop": gr.update(visible=True), "ticks": gr.Timer(active=True)}
+
+
+def grown(_: Studio, growth: Growth | None) -> Any:
+    """What the answers grew by since the page asked before.
+
+    The page asks when it has drawn what it was told: a browser that is told more than it can draw falls ever further
+    behind, and a press on Stop with it.
+    """
+    return (growth and growth.news()) or gr.skip()
 
 
 def ask(studio: Studio, history: History, text: str, *asked: Any) -> Iterator[Updates]:
@@ -136,34 +144,34 @@ def _answer(
     checkpoint = "" if checkpoint in (None, RESULT) else checkpoint
     try:
         wanted = question([*before, exchange], who, system, thinking, sampling, exchange.attempt)
-        exchange, growth = replace(exchange, answers={voice: Answer() for voice in WHO[who]}), exchanges.Growth()
+        exchange, growth = replace(exchange, answers={voice: Answer() for voice in WHO[who]}), Growth()
         yield updates(
             box=exchanges.draw([*before, exchange], growing=True),
+            growth=growth,
             text="" if typed else gr.skip(),
             notice=_waiting("Asking" if studio.chat_state().loaded else "Starting the model's process"),
             kept=gr.update(visible=False),
             watch=gr.Timer(active=True),
             **BUSY,
         )
-        shown_at = 0.0
         with closing(studio.chat(run, wanted, checkpoint, four_bit)) as replies:  # type: ignore[type-var]
             for reply in replies:
                 if isinstance(reply, Loading):
                     yield updates(notice=_waiting(reply.name))
                 elif isinstance(reply, (Text, Answered)):
                     exchange = _heard(exchange, reply)
-                    if isinstance(reply, Answered) or time.monotonic() - shown_at > SHOW_SECONDS:
-                        shown_at = time.monotonic()
-                        yield updates(growth=growth.lines(exchange.answers), notice="")
+                    if not growth.answers:
+                        yield updates(notice="")
+                    growth.answers = exchange.answers
         done = [*before, exchange]
-        yield updates(box=exchanges.draw(done), growth="", history=done, notice="", **IDLE)
+        yield updates(box=exchanges.draw(done), history=done, notice="", **IDLE)
     except Exception as error:
         told = edge.in_place(error) if isinstance(error, FtappError) else ""
         if any(answer.text for answer in exchange.answers.values()):
             kept = [*before, exchange]
-            yield updates(box=exchanges.draw(kept), growth="", history=kept, notice=told, **IDLE)
+            yield updates(box=exchanges.draw(kept), history=kept, notice=told, **IDLE)
         else:
-            yield updates(box=exchanges.draw(shown), growth="", text=typed or gr.skip(), notice=told, **IDLE)
+            yield updates(box=exchanges.draw(shown), text=typed or gr.skip(), notice=told, **IDLE)
         if not told:
             raise
 

@@ -80,12 +80,11 @@ new MutationObserver(() => {
   for (const one of element.querySelectorAll("details[data-key]:not([open])")) one.open = open.has(one.dataset.key);
 }).observe(element, { childList: true, subtree: true });
 
-// Answers that grow: lines of [voice, part, whether it replaces that part, text], added to those before. Drawing takes a
-// fifth of the time at most, however long the answers are: the rest is for whoever wants to press Stop.
+// Answers that grow: whose they are and how many lines are known, then lines of [voice, part, whether it replaces that
+// part, text]. Drawing takes a fifth of the time at most: the rest is for whoever wants to press Stop.
 const SHARE = 5;
 const scroller = element.closest(".html-container");
-let lines = "";
-let parts = {};
+let growing = { name: 0, lines: 0, parts: {} };
 let due = 0;
 let waiting = false;
 
@@ -103,7 +102,7 @@ const draw = () => {
   const follows = scroller.scrollTop + scroller.offsetHeight >= scroller.scrollHeight - 100;
   for (const node of element.querySelectorAll(".growing [data-part]")) {
     const { voice } = node.closest("[data-voice]").dataset;
-    write(node, parts[voice + node.dataset.part] ?? "");
+    write(node, growing.parts[voice + node.dataset.part] ?? "");
   }
   if (follows) scroller.scrollTop = scroller.scrollHeight;
   due = performance.now() + (SHARE - 1) * (performance.now() - began);
@@ -111,14 +110,13 @@ const draw = () => {
 
 element.dataset.chat = "";
 element.addEventListener("grown", ({ detail }) => {
-  const goesOn = lines && detail.startsWith(lines);
-  if (!goesOn) parts = {};
-  const added = goesOn ? detail.slice(lines.length) : detail.slice(detail.indexOf("\n") + 1);
-  for (const line of added.split("\n").filter(Boolean)) {
-    const [voice, part, replaces, text] = JSON.parse(line);
-    parts[voice + part] = replaces ? text : (parts[voice + part] ?? "") + text;
+  const [[name, known], ...lines] = detail.split("\n").map((line) => JSON.parse(line));
+  if (name !== growing.name) growing = { name, lines: 0, parts: {} };
+  if (known !== growing.lines) return; // something was lost on the way: the whole answer comes in the end
+  growing.lines += lines.length;
+  for (const [voice, part, replaces, text] of lines) {
+    growing.parts[voice + part] = replaces ? text : (growing.parts[voice + part] ?? "") + text;
   }
-  lines = detail;
   if (waiting) return;
   waiting = true;
   setTimeout(draw, Math.max(0, due - performance.now()));

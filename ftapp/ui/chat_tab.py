@@ -17,7 +17,7 @@ WHO = [("Both, side by side", "both"), ("Tuned", "tuned"), ("Base", "base")]
 SCRIPT = Path(__file__).with_name("chat.js").read_text(encoding="utf-8")
 GROWN = """watch("value", () =>
   document.querySelector("#chat-box [data-chat]")?.dispatchEvent(new CustomEvent("grown", { detail: props.value })));"""
-WATCH_SECONDS = 2.0
+WATCH_SECONDS, GROW_SECONDS = 2.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class ChatTab:
     loaded: Any
     box: Any
     growth: Any
+    grown: Any
+    ticks: Any
     text: Any
     send: Any
     stop: Any
@@ -79,7 +81,7 @@ def place() -> ChatTab:
         exchanges.draw([]), elem_id="chat-box", elem_classes="chat-box", autoscroll=True, max_height=560,
         min_height=220, js_on_load=SCRIPT,
     )  # fmt: skip
-    growth = gr.HTML("", html_template="", js_on_load=GROWN, visible="hidden", elem_id="chat-growth")
+    grown = gr.HTML("", html_template="", js_on_load=GROWN, visible="hidden", elem_id="chat-grown")
     with gr.Row(elem_classes="asking"):
         text = gr.Textbox(
             show_label=False, label="Message", placeholder="Ask something, Enter sends", lines=1, max_lines=8,
@@ -116,7 +118,8 @@ def place() -> ChatTab:
             )  # fmt: skip
             own = gr.Button("Back to the model's own", size="sm", elem_id="chat-own", min_width=190, scale=0)
     return ChatTab(
-        run=run, checkpoint=checkpoint, who=who, four_bit=four_bit, loaded=loaded, box=box, growth=growth, text=text,
+        run=run, checkpoint=checkpoint, who=who, four_bit=four_bit, loaded=loaded, box=box, grown=grown, text=text,
+        growth=gr.State(None), ticks=gr.Timer(GROW_SECONDS, active=False),
         send=send, stop=stop, notice=notice, held_out=held_out, again=again, clear=clear, evaluate=evaluate, kept=kept,
         kept_in=gr.State(""), train_on=train_on, system=system, thinking=thinking, sampling=sampling, own=own,
         problems=gr.State({}), history=gr.State([]), example=gr.State(-1), watch=gr.Timer(WATCH_SECONDS, active=False),
@@ -140,6 +143,7 @@ def wire(bound: edge.Edge, tab: ChatTab) -> Any:
     bound.on(tab.own.click, _own_sampling, [tab.run], tab.sampling)
     for one in tab.sampling:
         bound.on(form.edited(one), _check, [tab.problems, *tab.sampling], [*tab.sampling, tab.problems])
+    bound.poll(tab.ticks.tick, answering.grown, [tab.growth], [tab.grown])
     bound.poll(tab.watch.tick, _watched, [tab.seen], [tab.loaded, tab.watch, tab.seen])
     return acted
 

@@ -105,24 +105,32 @@ def draw(exchanges: Sequence[Exchange], has_run: bool = True, growing: bool = Fa
 
 
 class Growth:
-    """What answers grow by, as lines that are only ever added to: drawing everything again would take ever longer."""
+    """Answers that are being written, and what the page knows of them: drawing all again would take ever longer."""
 
     def __init__(self) -> None:
-        self._lines = f"{time.monotonic_ns()}\n"  # one of a kind: the page sees that other answers began
+        self.answers: Mapping[Voice, Answer] = {}
+        """As far as they are; replaced as they grow."""
+        self._name = time.monotonic_ns()  # the page sees that other answers began
         self._told: dict[tuple[Voice, str], str] = {}
+        self._count = 0
 
-    def lines(self, answers: Mapping[Voice, Answer]) -> str:
-        """All so far, these answers included: voice, part, whether the text replaces what that was, text."""
-        for voice, answer in answers.items():
+    def news(self) -> str:
+        """What the page was not told yet, or nothing.
+
+        Whose answers, how many lines it knows; then a line for each part of an answer that has changed: voice, part,
+        whether the text takes the place of what that was, text.
+        """
+        lines: list[str] = []
+        for voice, answer in self.answers.items():
             for part, text in _parts(answer).items():
                 known = self._told.get((voice, part), "")
-                if text == known:
-                    continue
-                added = text.startswith(known)
-                line = json.dumps([voice, part, not added, text[len(known) :] if added else text])
-                self._lines += line.replace("<", "\\u003c") + "\n"  # Gradio looks for tags in every value
-                self._told[voice, part] = text
-        return self._lines
+                if text != known:
+                    added = text.startswith(known)
+                    lines.append(json.dumps([voice, part, not added, text[len(known) :] if added else text]))
+                    self._told[voice, part] = text
+        head, self._count = json.dumps([self._name, self._count]), self._count + len(lines)
+        # Gradio looks for tags in every value
+        return "\n".join([head, *lines]).replace("<", "\\u003c") if lines else ""
 
 
 def _exchange(exchange: Exchange, number: int, growing: bool) -> str:

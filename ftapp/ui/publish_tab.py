@@ -199,8 +199,10 @@ def _check_all(studio: Studio, run: str | None, token: str | None, *values: form
         whose = markup.notice(
             "success", f"The token belongs to {account.name} and can write.", f"Owners: {', '.join(account.owners)}"
         )
-        config = _config(run or "any", values)
-        if run and not config.destination:
+        if not run:
+            return whose, gr.skip()
+        config = _config(run, values)
+        if not config.destination:
             return whose, f"{account.owners[0].split('/')[0]}/{short_name(config)}"
         return whose + markup.notice("info", studio.check_destination(config, token)), gr.skip()
     except FtappError as error:

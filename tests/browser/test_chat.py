@@ -222,8 +222,8 @@ def test_thoughts_are_folded_and_stay_unfolded_while_the_answer_grows(page: Page
     growth = Growth()
 
     def grow(text: str) -> None:
-        lines = growth.lines({"tuned": Answer(text)})
-        page.evaluate("(detail) => window.box.dispatchEvent(new CustomEvent('grown', { detail }))", lines)
+        growth.answers = {"tuned": Answer(text)}
+        page.evaluate("(detail) => window.box.dispatchEvent(new CustomEvent('grown', { detail }))", growth.news())
 
     folded, content = page.locator("details.thought"), page.locator(".ft-answer .content")
     expect(folded).to_be_hidden()

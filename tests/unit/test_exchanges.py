@@ -55,32 +55,31 @@ def test_what_anybody_said_is_no_html() -> None:
     assert "<details class='thought' data-key='0-tuned'>" in drawn
 
 
-def test_growth_adds_lines_that_make_up_what_the_answers_are() -> None:
+def test_growth_tells_each_piece_once_and_all_together_is_the_answer() -> None:
     whole = "<think>\nWell 🦊 <b>, so \n</think>\n\nIt is <script> 4."
-    growth, told, seen = Growth(), "", list[dict[str, str]]()
+    growth, told, parts, count = Growth(), "", dict[str, str](), 0
+    assert growth.news() == ""
+    names = set()
     for end in range(len(whole) + 1):
-        done = DONE if end == len(whole) else None
-        lines = growth.lines({"base": Answer("Five"), "tuned": Answer(whole[:end], done)})
-        assert lines.startswith(told), "only ever added to"
-        told = lines
-        seen.append(replayed(lines))
+        growth.answers = {"base": Answer("Five"), "tuned": Answer(whole[:end], DONE if end == len(whole) else None)}
+        news = growth.news()
+        assert growth.news() == "", "told already"
+        told += news
+        if news:
+            (name, known), *lines = map(json.loads, news.split("\n"))
+            assert known == count
+            names.add(name)
+            count += len(lines)
+            for voice, part, replaces, text in lines:
+                parts[voice + part] = text if replaces else parts.get(voice + part, "") + text
+        if end == 20:
+            assert parts["tunedfolded"] == "Thinking … · 3 words"
     assert "<" not in told
-    assert seen[-1] == {
+    assert len(names) == 1
+    assert parts == {
         "basesaid": "Five", "tunedfolded": "Thought · 4 words", "tunedthought": "Well 🦊 <b>, so",
         "tunedsaid": "It is <script> 4.", "tunedfigures": figures(DONE),
-    }  # fmt: skip
-    assert seen[20]["tunedfolded"] == "Thinking … · 3 words"
-    assert len(told) < 40 * len(whole), "no piece is told twice"
-    assert Growth().lines({}) != Growth().lines({}), "other answers, even of the same words"
-
-
-def replayed(lines: str) -> dict[str, str]:
-    """As chat.js reads them."""
-    parts: dict[str, str] = {}
-    for line in lines.splitlines()[1:]:
-        voice, part, replaces, text = json.loads(line)
-        parts[voice + part] = text if replaces else parts.get(voice + part, "") + text
-    return {name: text for name, text in parts.items() if text}
+    } | {name: text for name, text in parts.items() if not text}  # fmt: skip
 
 
 def test_what_a_tool_said_is_asked_as_such_with_the_tools_of_its_row() -> None:
