@@ -1,5 +1,6 @@
 """From a question to its answers on the page: asking, asking again, editing, marking; the Chat tab binds these."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -17,6 +18,8 @@ SAMPLING = form.fields_of(Sampling)
 WHO: dict[str, tuple[Voice, ...]] = {"both": ("base", "tuned"), "tuned": ("tuned",), "base": ("base",)}
 THINKING = {"as trained": None, "on": True, "off": False}
 RESULT = "result"
+BEAT_SECONDS = 1.0
+"""Between two signs of life while answers are written: by one that nobody takes, a closed page is noticed."""
 SHOWN = ("box", "growth", "ticks", "history", "text", "notice", "send", "stop", "kept", "kept_in", "watch")
 """What every handler here updates, in this order."""
 
@@ -154,15 +157,17 @@ def _answer(
             watch=gr.Timer(active=True),
             **BUSY,
         )
+        beat = 0.0
         with closing(studio.chat(run, wanted, checkpoint, four_bit)) as replies:  # type: ignore[type-var]
             for reply in replies:
                 if isinstance(reply, Loading):
                     yield updates(notice=_waiting(reply.name))
                 elif isinstance(reply, (Text, Answered)):
                     exchange = _heard(exchange, reply)
-                    if not growth.answers:
-                        yield updates(notice="")
                     growth.answers = exchange.answers
+                    if time.monotonic() - beat > BEAT_SECONDS:
+                        beat = time.monotonic()
+                        yield updates(notice="")
         done = [*before, exchange]
         yield updates(box=exchanges.draw(done), history=done, notice="", **IDLE)
     except Exception as error:

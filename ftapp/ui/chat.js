@@ -1,4 +1,4 @@
-// The conversation in the browser: answers grow here; copying and editing happen here, other buttons are told to the page.
+// The conversation in the browser: answers grow here, copying and editing happen here, the rest is told to the page.
 const LABELS = { edit: "Ask again", correct: "Keep as a row" };
 const open = new Set();
 
