@@ -23,6 +23,8 @@ from ftapp.store.files import abandoned, bytes_in, workplace
 from ftapp.store.previews import Preview, preview
 from ftapp.store.readers import shown_name
 from ftapp.store.uploads import Upload, Uploads
+from ftapp.store.volume import Kind as KeptKind
+from ftapp.store.volume import mark_deleted
 
 DEMO = "demo"
 DOWNLOAD = ".hub-"
@@ -301,7 +303,16 @@ class Library:
         if id == DEMO:
             raise DatasetError("The demo dataset cannot be deleted.", "It ships with the app.")
         self._changeable(id)
+        self._mark_deleted("datasets", id)
         self._datasets.delete(id)
+
+    def _mark_deleted(self, kind: KeptKind, name: str) -> None:
+        """Have it taken off the volume too."""
+        if self.settings.volume:
+            try:
+                mark_deleted(self.folder, kind, name)
+            except OSError as error:
+                raise StorageError(f"Cannot delete {name}: {error.strerror}.", "Free some disk space.") from error
 
     def _changeable(self, id: str) -> DatasetInfo:
         if run := self._run_using(id):

@@ -12,7 +12,6 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -62,15 +61,6 @@ def _check_no_gpu_is_wasted(devices: Path) -> None:
         f"This machine has an NVIDIA GPU, but torch {torch.__version__} cannot use it: {why}.",
         "Restart the machine, check the driver with nvidia-smi; or set CUDA_VISIBLE_DEVICES= to train on the CPU.",
     )
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder; raises ModelError."""
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"The tokenizer in {folder} cannot be loaded: {_first_line(error)}.") from error
-    return tokenizer
 
 
 def load_base(folder: Path, name: str, on: Hardware, dtype: torch.dtype, quantised: bool = False) -> PreTrainedModel:

@@ -19,8 +19,7 @@ from ftapp.contract.preview import Examine, Lengths, Measure, Page, Refusal, Rep
 from ftapp.store.datasets import DatasetStore
 from ftapp.workers import sources
 from ftapp.workers.examine import examine
-from ftapp.workers.models import load_tokenizer
-from ftapp.workers.tokens import IGNORED, Encoder, TokenRow
+from ftapp.workers.tokens import IGNORED, Encoder, TokenRow, load_tokenizer
 
 SAMPLE = 20_000
 """Rows that are measured of a larger dataset, drawn with a fixed seed; of the others one of each shape is rendered."""

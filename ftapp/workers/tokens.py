@@ -3,10 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ftapp.contract.errors import ModelError
 from ftapp.contract.examples import Example, Message, RowProblem
@@ -37,6 +38,17 @@ class TokenRow:
     input_ids: list[int]
     labels: list[int]
     """The token's own id where it is learned, IGNORED elsewhere."""
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder; raises ModelError."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        first = (lines[0] if lines else type(error).__name__).rstrip(".")[:300]
+        raise ModelError(f"The tokenizer in {folder} cannot be loaded: {first}.") from error
+    return tokenizer
 
 
 class Encoder:

@@ -27,7 +27,7 @@ from ftapp.workers.continuing import Before, text_hash
 from ftapp.workers.order import EpochOrder, step_cost
 from ftapp.workers.reporting import Reporter
 from ftapp.workers.rows import TokenRows
-from ftapp.workers.tokens import IGNORED, Encoder
+from ftapp.workers.tokens import IGNORED, Encoder, load_tokenizer
 
 AUTO_EVALUATIONS = 5
 SHOWN_TOKENS = 64
@@ -62,7 +62,7 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
         )
     say.say(ev.Phase(name="loading"))
     name = config.model.public_name
-    encoder = Encoder(models.load_tokenizer(folder), name)
+    encoder = Encoder(load_tokenizer(folder), name)
     for remark in encoder.notes:
         say.say(ev.Note(message=remark))
     dtype = models.training_dtype(config.method, on)

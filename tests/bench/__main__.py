@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from tests.bench import chat, datasets, history, memory, merge, page, speed, steps
+from tests.bench import chat, datasets, history, load, memory, merge, page, speed, steps
 from tests.bench.table import Row
 
 
@@ -21,6 +21,7 @@ def main() -> None:
         "memory": memory.measure,
         "chat": chat.measure,
         "merge": merge.measure,
+        "load": load.measure,
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[], help=f"of {', '.join(parts)}")

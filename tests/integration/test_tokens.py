@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import trl
 
+from ftapp.contract.chat import THINKING
 from ftapp.contract.config import ModelConfig
 from ftapp.contract.errors import ModelError
+from ftapp.contract.evaluation import EvaluateConfig
 from ftapp.contract.examples import Example, Message
 from ftapp.contract.preview import Lengths, Measure, Page, Rows
 from ftapp.studio import Studio
 from ftapp.workers import preview
+from ftapp.workers.questions import longest_answer, questions, show_examples, think
 from ftapp.workers.tokens import IGNORED, Encoder
 from tests.integration.conftest import Trained
 from tests.models import tokenizer
@@ -72,6 +75,28 @@ def test_an_answer_of_weight_0_is_read_but_not_learned(marked: bool) -> None:
     stop = made.tokenizer.eos_token
     assert learned(made, row) == [f"It is 4.{stop}"]
     assert [r.input_ids for r in made.encode(row)] == [r.input_ids for r in made.encode(TWO)]
+
+
+def test_a_base_that_would_think_is_evaluated_on_its_answer_where_no_row_thinks() -> None:
+    made = encoder("qwen3", "<|im_end|>")
+    unthinking = {THINKING: False}
+    [one] = questions(made, [ONE], 30, 2000, unthinking)
+    assert show_examples(made, [one], [TWO], 2, 2000, unthinking, lambda _: None) == 1
+    asked = {name: made.tokenizer.decode(getattr(one, name).ids) for name in ("prompt", "prompt_base", "prompt_with")}
+    assert asked["prompt"].endswith("assistant\n"), "as in training"
+    assert asked["prompt_base"] == asked["prompt"] + THOUGHT
+    assert asked["prompt_with"].endswith(asked["prompt_base"])
+    assert "It is 4." in asked["prompt_with"]
+    [other] = questions(encoder("qwen2_5", "<|im_end|>"), [ONE], 30, 2000, unthinking)
+    assert other.prompt == other.prompt_base, "a template without the switch"
+
+    config = EvaluateConfig(run="any")
+    assert not think([ONE, TWO])
+    assert longest_answer(made, config, [ONE]) == 18  # 8 bytes, a quarter more, and 8
+    thoughtful = ONE.messages[1].model_copy(update={"reasoning_content": "x" * 1000})
+    rows = [ONE.model_copy(update={"messages": [ONE.messages[0], thoughtful]})]
+    assert think(rows)
+    assert longest_answer(made, config, rows) == 1268  # (1000 + 8) * 1.25 + 8
 
 
 def test_tools_are_shown_to_the_model() -> None:
