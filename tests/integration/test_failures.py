@@ -101,6 +101,22 @@ def test_a_gradient_scaler_may_look_for_its_scale(reporter: Reporter) -> None:
         log(reporter, 24, math.nan, math.nan, fp16=True)
 
 
+def test_a_checkpoint_is_never_long_ago(reporter: Reporter) -> None:
+    args = TrainingArguments(output_dir="unused", use_cpu=True)
+
+    def saves(minutes: float, takes: float) -> bool:
+        reporter.saved(takes)
+        reporter._saved_at -= 60 * minutes
+        control = TrainerControl()
+        reporter.on_step_end(args, TrainerState(global_step=7, max_steps=9), control)
+        return control.should_save
+
+    assert saves(11, takes=1)
+    assert not saves(9, takes=1)
+    assert not saves(11, takes=60), "a minute of writing in eleven would be too much"
+    assert saves(34, takes=60)
+
+
 def test_a_model_that_passes_no_gradient_back_is_given_up(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
     base = altered(tiny_llama, tmp_path / "mute", lambda model: model.lm_head.weight.zero_())
     view = finish(studio, studio.start_training(config_for(studio, base, tmp_path)))
