@@ -7,6 +7,7 @@ from pathlib import Path
 from ftapp.catalogue import Catalogue
 from ftapp.contract import preview
 from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, RunConfig, refusal
+from ftapp.contract.duration import probe_of
 from ftapp.contract.errors import DatasetError, HubUnreachable, JobError, ModelError
 from ftapp.contract.memory import Machine, MemoryView, Model, predict, read_model
 from ftapp.contract.parameters import Parameters, count_parameters
@@ -158,6 +159,12 @@ class Training(Catalogue):
         self._make_room("a training started and needs the memory")
         self.scheduler.tick()
         return job.name
+
+    def try_two_steps(self, config: RunConfig) -> str:
+        """Start the first two steps of a run as a run of their own, by which `duration` then goes; returns its name."""
+        name = self.start_training(probe_of(config))
+        self.describe_run(name, title="Two steps, for the estimate")
+        return name
 
     def code(self, config: RunConfig) -> Code:
         """The same run as config, command and script; the script reads what `export_sides` writes. Raises JobError."""

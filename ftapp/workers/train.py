@@ -15,6 +15,7 @@ from trl import SFTConfig
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import LEARNING_RATE, FullConfig, ModelConfig, QloraConfig, RunConfig, refusal
+from ftapp.contract.duration import AUTO_EVALUATIONS
 from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.contract.memory import AUTO_LENGTH_LIMIT, CONTEXT, Machine, Plan, estimate, resolve
 from ftapp.store.adapters import adapter_folder, disagreements, pinned_revision
@@ -29,7 +30,6 @@ from ftapp.workers.rows import TokenRows
 from ftapp.workers.tokens import Encoder
 from ftapp.workers.trainer import Trainer
 
-AUTO_EVALUATIONS = 5
 POINTS = 4000
 """Metrics events of a run, about: longer runs say every n-th step."""
 MICRO_BATCH_TOKENS = {"cpu": 64, "cuda": 2048}
