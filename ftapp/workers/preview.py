@@ -33,7 +33,7 @@ class Preview:
 
     def __init__(self, dataset: Path, model: ModelConfig) -> None:
         self._store, self._id = DatasetStore(dataset.parent), dataset.name
-        folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), lambda: None, weights=False)
+        folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), lambda _: None, weights=False)
         self._encoder = Encoder(load_tokenizer(folder), model.public_name)
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()

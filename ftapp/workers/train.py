@@ -50,9 +50,7 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
         say.say(found)
     earlier = Job(job.folder.parent / config.model.adapter) if config.model.adapter else None
     base = before.model(_pinned(config, earlier) if earlier else config.model)
-    folder, revision = sources.find_files(
-        base, os.environ.get("HF_TOKEN"), lambda: say.say(ev.Phase(name="downloading"))
-    )
+    folder, revision = sources.find_files(base, os.environ.get("HF_TOKEN"), say.say)
     if earlier and revision != pinned_revision(earlier):
         raise ModelError(
             f"{earlier.name} trained its adapter on revision {pinned_revision(earlier)}, this config names {revision}.",
