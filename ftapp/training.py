@@ -7,7 +7,7 @@ from pathlib import Path
 from ftapp.catalogue import Catalogue
 from ftapp.contract import preview
 from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, RunConfig, refusal
-from ftapp.contract.duration import probe_of
+from ftapp.contract.duration import idle, probe_of
 from ftapp.contract.errors import DatasetError, HubUnreachable, JobError, ModelError
 from ftapp.contract.memory import Machine, MemoryView, Model, predict, read_model
 from ftapp.contract.parameters import Parameters, count_parameters
@@ -146,7 +146,7 @@ class Training(Catalogue):
                 "Add rows, or set the held-out share to 0.",
             )
         self._refuse_unusable(config.model)
-        problems = lacking(config, self.gpus())
+        problems = lacking(config, self.gpus()) | idle(config, info.report.valid)
         if config.model.adapter:
             problems |= disagreements(config, self._jobs.get(config.model.adapter))
         if problems:

@@ -78,6 +78,16 @@ def evaluations_of(config: RunConfig, rows: int) -> int:
     return min(steps, AUTO_EVALUATIONS) if every == "auto" else ceil(steps / every)
 
 
+def idle(config: RunConfig, rows: int) -> dict[str, str]:
+    """Dotted field name → why it could do nothing in a run on so many rows; empty if everything can."""
+    patience, times = config.evaluation.early_stopping_patience, evaluations_of(config, rows)
+    if patience is None or patience < times:
+        return {}
+    once = "once" if times == 1 else f"{times} times"
+    reason = f"the run measures only {once}, so {patience} measurements without a lower loss cannot come about"
+    return {"evaluation.early_stopping_patience": f"{reason}; measure more often, or lower it"}
+
+
 def probe_of(config: RunConfig) -> RunConfig:
     """The first two steps of a run, measured once: whether it fits, and how fast it is."""
     evaluation = config.evaluation.model_copy(update={"steps": PROBE_STEPS, "early_stopping_patience": None})

@@ -121,7 +121,7 @@ def _place_run(views: Any, listed: history.HistoryView) -> TrainTab:
         )  # fmt: skip
     loss = gr.Plot(show_label=False, label="Loss and learning rate", elem_id="train-loss", visible=False)
     with gr.Column(visible=False) as details:
-        with gr.Accordion("Answers on the way", open=False, elem_id="train-samples-box", visible=False) as samples_box:
+        with gr.Accordion("Answers on the way", open=True, elem_id="train-samples-box", visible=False) as samples_box:
             samples = gr.HTML(elem_id="train-samples")
         with gr.Accordion("What “auto” became", open=False, elem_id="train-resolved-box"):
             resolved = gr.HTML(elem_id="train-resolved")

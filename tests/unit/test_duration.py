@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from ftapp.contract.config import parse_run_config
-from ftapp.contract.duration import evaluations_of, probe_of, tokens_per_epoch
+from ftapp.contract.duration import evaluations_of, idle, probe_of, tokens_per_epoch
 from ftapp.contract.events import Resolved
+
+PATIENCE = "evaluation.early_stopping_patience"
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,13 @@ def test_the_measurements_of_a_run_are_counted(changes: dict[str, Any], times: i
     """200 rows, 180 of them in 12 steps an epoch."""
     config = parse_run_config({"data": {"dataset": "x"}, "duration": {"epochs": 3}} | changes)
     assert evaluations_of(config, 200) == times
+
+
+def test_early_stopping_that_could_never_stop_is_told() -> None:
+    measured = {"data": {"dataset": "x"}, "evaluation": {"steps": 20, "early_stopping_patience": 2}}
+    assert "measures only 2 times, so 2 measurements" in idle(parse_run_config(measured), 200)[PATIENCE]
+    assert idle(parse_run_config(measured | {"duration": {"epochs": 4}}), 200) == {}
+    assert idle(parse_run_config({"data": {"dataset": "x"}}), 200) == {}
 
 
 def test_two_steps_are_the_first_of_the_run() -> None:
