@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
+import psutil
 from playwright.sync_api import Page, expect
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import parse_run_config
 from ftapp.settings import Settings
+from ftapp.store.eventlog import EventLog
+from ftapp.store.jobs import ProcessId
 from ftapp.studio import Studio
 from tests.browser.conftest import Served
 from tests.browser.test_story import losses_on_screen, tab
 from tests.models import make
-from tests.running import config_for, end, wait_for, wait_for_step, write_rows
+from tests.running import WORKER, config_for, end, wait_for, wait_for_step, write_rows
 
 
 def own(served: Served) -> Studio:
@@ -119,12 +122,31 @@ def test_a_failed_run_starts_again_with_what_its_failure_suggests(page: Page, se
 def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, served: Served) -> None:
     studio = own(served)
     job = studio._jobs.create(parse_run_config({"data": {"dataset": "sums"}}))
-    end(job, ev.Finished(artifact="adapter"), tuple(2.0 + number % 2 for number in range(40)))
+    end(job, losses=tuple(2.0 + number % 2 for number in range(40)))
+    me = psutil.Process()
+    job.record_process(ProcessId(pid=me.pid, created=me.create_time()))  # as if this process trained
     page.reload()
     tab(page, "Train")
     wait_for(lambda: len(losses_on_screen(page)) == 40, "the curve")
+
+    # somebody zooms in and points at the curve: both last while it grows
+    chart = page.locator("#train-loss .js-plotly-plot")
+    chart.evaluate("chart => Plotly.relayout(chart, {'xaxis.range[0]': 10, 'xaxis.range[1]': 20})")
+    chart.locator(".draglayer .nsewdrag").first.hover()
+    expect(chart.locator(".hoverlayer")).to_contain_text("held-out loss : 2")
+    log = EventLog(job.folder / "events.jsonl")
+    log.append(ev.Metrics(step=41, total_steps=41, epoch=1, loss=3.0, tokens=50 * 41, seconds=41.0))
+    wait_for(lambda: len(losses_on_screen(page)) == 41, "the next step")
+    assert chart.evaluate("chart => chart.layout.xaxis.range") == [10, 20]
+    expect(chart.locator(".hoverlayer")).to_contain_text("held-out loss : 2")
+    tab(page, "Configure")
+    tab(page, "Train")
+    wait_for(lambda: len(losses_on_screen(page)) == 41, "the whole curve, though its chart may be another")
+    log.append(ev.Finished(artifact="adapter"))
+    job.record_process(WORKER)
+    expect(page.locator("#train-status")).to_contain_text("Finished")
     rough = losses_on_screen(page)
-    assert max(rough[20:]) - min(rough[20:]) == 1
+    assert max(rough[20:40]) - min(rough[20:40]) == 1
     slider = page.locator("#train-smoothing input[type=number]")
     slider.fill("0.9")
     slider.press("Enter")
@@ -142,5 +164,5 @@ def spread(page: Page) -> float:
             return plot && plot.data ? plot.data.map(line => Array.from(line.y)) : [];
         }"""
     )
-    lines = [[value for value in line[20:] if value is not None] for line in drawn if len(line) == 40]
+    lines = [[value for value in line[20:] if value is not None] for line in drawn if len(line) >= 40]
     return min((max(line) - min(line) for line in lines if line), default=0.0)
