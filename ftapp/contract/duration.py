@@ -74,8 +74,13 @@ def evaluations_of(config: RunConfig, rows: int) -> int:
     an_epoch = ceil(rows * (1.0 if own else 1 - share) / config.batch.effective_size)
     steps = ceil(config.duration.epochs * an_epoch)
     steps = min(steps, config.duration.max_steps or steps)
+    return ceil(steps / evaluation_steps(config, steps))
+
+
+def evaluation_steps(config: RunConfig, steps: int) -> int:
+    """Steps between two measurements of a run of so many steps, `auto` resolved."""
     every = config.evaluation.steps
-    return min(steps, AUTO_EVALUATIONS) if every == "auto" else ceil(steps / every)
+    return max(1, ceil(steps / AUTO_EVALUATIONS)) if every == "auto" else every
 
 
 def idle(config: RunConfig, rows: int) -> dict[str, str]:

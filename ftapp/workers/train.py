@@ -15,7 +15,7 @@ from trl import SFTConfig
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import LEARNING_RATE, FullConfig, ModelConfig, QloraConfig, RunConfig, refusal
-from ftapp.contract.duration import AUTO_EVALUATIONS
+from ftapp.contract.duration import evaluation_steps
 from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.contract.memory import AUTO_LENGTH_LIMIT, CONTEXT, Machine, Plan, estimate, resolve
 from ftapp.store.adapters import adapter_folder, disagreements, pinned_revision
@@ -218,7 +218,7 @@ def _arguments(
     share = batch.effective_size // world
     micro, checkpointing = plan.micro_size, plan.activation_checkpointing
     steps = _total_steps(config, len(rows.train))
-    every = max(1, math.ceil(steps / AUTO_EVALUATIONS)) if evaluation.steps == "auto" else evaluation.steps
+    every = evaluation_steps(config, steps)
     measured = rows.held_out is not None
     rate = optim.learning_rate
     return SFTConfig(

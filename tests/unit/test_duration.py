@@ -18,6 +18,7 @@ PATIENCE = "evaluation.early_stopping_patience"
         ({"evaluation": {"steps": 10}}, 4),
         ({"evaluation": {"steps": 1000}}, 1),
         ({"duration": {"max_steps": 3}}, 3),
+        ({"duration": {"max_steps": 6}}, 3),
         ({"data": {"dataset": "x", "eval_fraction": 0}}, 0),
         ({"data": {"dataset": "x", "eval_fraction": 0, "eval_dataset": "y"}, "evaluation": {"steps": 10}}, 4),
     ],
