@@ -13,7 +13,7 @@ from ftapp.processes.gpus import gpus
 INTRODUCTION = [
     "# Figures",
     "",
-    "What `make bench` measured, on the machine that is named. Each opponent ran in turn with ours on the same rows; the",
+    "What `make bench` measured, on the machine named below. Each opponent ran in turn with ours on the same rows; the",
     "ratio is the median of the pairs.",
     "",
 ]
