@@ -1,5 +1,6 @@
 """The verbs on runs: what they need, the rows as they will see them, starting, stopping, taking up again."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,7 +73,9 @@ class Training(Catalogue):
 
         `row_tokens` is the dataset's longest row, if it was measured; without it the longest that is allowed counts.
         """
-        return predict(self._model(config.model), config, self._machine(), row_tokens)
+        place = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        free = shutil.disk_usage(place).free
+        return predict(self._model(config.model), config, self._machine(), row_tokens, free)
 
     def _machine(self) -> Machine:
         found = self.gpus()

@@ -185,7 +185,19 @@ def draw(view: MemoryView, measured: bool) -> str:
     return (
         f"<div class='ft-figure'><span class='name'>Memory</span><div class='ft-memory' role='img' "
         f"aria-label='{markup.text(told)}'>{bars}{mark}</div><ul class='ft-parts'>{legend}</ul>"
-        f"{markup.notice(level, told, hint)}</div>"
+        f"{markup.notice(level, told, hint)}</div>{_disk(view)}"
+    )
+
+
+def _disk(view: MemoryView) -> str:
+    """What the checkpoints and the result will take."""
+    if view.disk_free is None:
+        return ""
+    figure = f"{markup.size(view.disk)} of {markup.size(view.disk_free)} free"
+    if view.disk <= view.disk_free:
+        return _figure("Disk", figure, "for checkpoints and the result")
+    return _figure("Disk", figure, "") + markup.notice(
+        "error", "The disk would be full before the run ends.", "Free some space, or train fewer parameters."
     )
 
 

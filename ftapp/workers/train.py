@@ -258,6 +258,7 @@ def _arguments(
         greater_is_better=False if measured else None,
         report_to=[] if config.tracking == "none" else [config.tracking],
         project="ftapp",
+        trackio_static_space_id=False,  # else it makes a public Space
         run_name=job.name,
         disable_tqdm=True,
         dataloader_pin_memory=on.device == "cuda",

@@ -168,6 +168,10 @@ def test_a_full_disk_is_told_and_loses_nothing(tiny_llama: Path, tmp_path: Path)
     try:
         studio = Studio(Settings(disk / "home", "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
         config = config_for(studio, tiny_llama, tmp_path, "full", evaluation={"steps": 1})
+        foreseen = studio.memory(config)
+        assert foreseen.disk_free is not None
+        assert foreseen.disk > 3 * 2**20
+        assert (foreseen.disk_free < foreseen.disk) == mounted, "it is told before"
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft if mounted else 700_000, hard))
         run = studio.start_training(config)
