@@ -88,6 +88,8 @@ def training(view: JobView[RunConfig]) -> str:
     if evaluations:
         pairs.append(("Held-out loss", _figure(evaluations[-1].loss)))
         pairs.append(("Perplexity", _figure(evaluations[-1].perplexity)))
+    if view.active and view.state.checkpoints:
+        pairs.append(("Last checkpoint", f"step {view.state.checkpoints[-1].step:,}"))
     if last.memory:
         pairs.append(("GPU memory", markup.size(last.memory)))
     fraction = last.step / last.total_steps if last.total_steps else None
