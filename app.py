@@ -8,19 +8,22 @@ import sys
 import threading
 from typing import Any
 
+from starlette.middleware import Middleware
+
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it while it is imported
 
-from ftapp.contract.errors import FtappError
+from ftapp.contract.errors import ConfigError, FtappError
 from ftapp.settings import Settings, read_settings
-from ftapp.studio import Studio
+from ftapp.studios import Studios
 from ftapp.ui import downloads
+from ftapp.ui.gate import Gate
 from ftapp.ui.page import create_page
+from ftapp.ui.sign_in import SignInDesk
 from ftapp.ui.theme import STYLE, theme
 
 log = logging.getLogger("ftapp")
 
 IDLE_CHECK_SECONDS = 10
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class App:
@@ -28,20 +31,31 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.studio = Studio(settings)
-        self.page: Any = create_page(self.studio)
+        self.studios = Studios(settings)
+        self.page: Any = create_page(self.studios)
         self._closing = threading.Event()
 
     def start(self) -> str:
-        """Serve without blocking; returns the address. Raises FtappError if the port is taken."""
+        """Serve without blocking; returns the address.
+
+        Raises FtappError if the port is taken, or if strangers could come in.
+        """
+        settings = self.settings
+        if not (settings.local or settings.password or settings.sign_in):
+            raise ConfigError(
+                f"FTAPP_HOST is {settings.host}: whoever reaches that address could use this machine.",
+                "Set FTAPP_PASSWORD, which everybody is then asked for (the user is ftapp, or FTAPP_USER).",
+            )
+        desk = SignInDesk(settings.sign_in, self.studios) if settings.sign_in else None
+        routes = [*downloads.routes(self.studios), *(desk.routes() if desk else [])]
         port = _free_port(self.settings.host, self.settings.port)
         try:
-            self.studio.sweep()
+            self.studios.sweep()
         except OSError as error:
             log.warning("Cannot clear up after an earlier process: %s", error)
         self.page.queue(default_concurrency_limit=8)
         try:
-            served, _, _ = self.page.launch(
+            self.page.launch(
                 server_name=self.settings.host,
                 server_port=port,
                 prevent_thread_lock=True,
@@ -55,11 +69,11 @@ class App:
                 max_file_size=self.settings.max_upload_bytes,
                 theme=theme(),
                 css_paths=[STYLE],
+                app_kwargs={"middleware": [Middleware(Gate, settings, desk)], "routes": routes},
             )
         except OSError as error:
             raise FtappError(f"Port {port} is in use.", "Set FTAPP_PORT to another one.") from error
-        downloads.serve(served, self.studio)
-        scheduler = self.studio.scheduler
+        scheduler = self.studios.scheduler
         threading.Thread(target=scheduler.keep_ticking, args=(self._closing,), name="scheduler", daemon=True).start()
         threading.Thread(target=self._close_idle, name="idle", daemon=True).start()
         host = "127.0.0.1" if self.settings.host == "0.0.0.0" else self.settings.host
@@ -68,16 +82,13 @@ class App:
     def close(self) -> None:
         """Stop serving, end checks and unload the chat's model; trainings and publications run on."""
         self._closing.set()
-        self.studio.cancel_checks()
-        self.studio.close_chat("ftapp was closed")
-        self.studio.close_preview()
-        self.studio.close_examiner()
+        self.studios.close()
         self.page.close(verbose=False)
 
     def _close_idle(self) -> None:
         while not self._closing.wait(IDLE_CHECK_SECONDS):
             try:
-                self.studio.close_idle()
+                self.studios.close_idle()
             except Exception:
                 log.exception("cannot close what is idle")
 
@@ -115,8 +126,6 @@ def main() -> int:
         log.error("ftapp cannot start. %s", error)
         return 1
     log.info("ftapp is ready at %s", address)
-    if app.settings.host not in LOOPBACK:
-        log.warning("It listens on %s without a login: whoever reaches it can use it.", app.settings.host)
     stopped.wait()
     app.close()
     return 0

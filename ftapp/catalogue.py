@@ -5,14 +5,16 @@ from pathlib import Path
 
 from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, RunConfig
 from ftapp.contract.duration import DurationEstimate, comparable, estimate, evaluations_of, tokens_to_train
-from ftapp.contract.errors import HubError, HubUnreachable, ModelError
+from ftapp.contract.errors import HubError, HubUnreachable, ModelError, NotAllowed
 from ftapp.contract.models import Examined, ModelFacts, ModelHit, join_facts, refusal_of
 from ftapp.contract.parameters import Parameters
 from ftapp.history import History
 from ftapp.hub import Hub, SpacePrice
 from ftapp.library import DEMO, DEMO_FOLDER
+from ftapp.people import Person, acts
 from ftapp.processes.gpus import gpus
 from ftapp.processes.preview import Examiner
+from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
 from ftapp.store.models import changed, model_files
 
@@ -23,8 +25,8 @@ FOUND = 20
 class Catalogue(History):
     """The base models that one user can see."""
 
-    def __init__(self, settings: Settings, user: str) -> None:
-        super().__init__(settings, user)
+    def __init__(self, settings: Settings, person: Person, scheduler: Scheduler) -> None:
+        super().__init__(settings, person, scheduler)
         self._examiner: Examiner | None = None
         self._examining = threading.Lock()
         self._examined: dict[tuple[str, str], Examined] = {}
@@ -37,6 +39,7 @@ class Catalogue(History):
         ids = dict.fromkeys(row.model for row in self.history())
         return [ModelHit(id=id, used=True) for id in ids if all(word in id.casefold() for word in wanted)]
 
+    @acts
     def search_models(self, words: str) -> list[ModelHit]:
         """Models of one's own runs, then the Hub's most used ones for text, with all these words; raises HubError."""
         own = {hit.id: hit for hit in self.recent_models(words)}
@@ -49,6 +52,7 @@ class Catalogue(History):
 
         Takes seconds the first time, since a process with the library looks at it. Raises ModelError, HubError.
         """
+        self._refuse_foreign(model)
         folder = DEMO_FOLDER / "model" if model.id == DEMO else Path(model.id)
         hub = Hub(self.settings.hub_token)
         files = model_files(folder) if folder.is_absolute() else hub.model_files(model.id, model.revision)
@@ -111,6 +115,16 @@ class Catalogue(History):
         if self._examiner:
             examiner, self._examiner = self._examiner, None
             examiner.close("nobody asked for a while")
+
+    def _refuse_foreign(self, model: ModelConfig) -> None:
+        """Raise NotAllowed for a model that is not for whoever asks: others' folders; of a demo, all but its own."""
+        if not self.person.may_act and model.id != DEMO:
+            raise NotAllowed("Only the demo's model can be looked at here.", "Sign in, or duplicate the Space.")
+        path = Path(model.id)
+        if self.person.shared and path.is_absolute() and not path.resolve().is_relative_to(self.folder.resolve()):
+            raise NotAllowed(
+                f"{model.id} is a folder on this machine, which is shared.", "Choose a model of the Hub, or the demo."
+            )
 
     def _refuse_unusable(self, model: ModelConfig) -> None:
         """Raise ModelError if it is known that this model cannot be trained."""

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -11,7 +11,9 @@ from ftapp.contract.config import FullConfig, QloraConfig
 from ftapp.contract.errors import DatasetError, JobError, ModelError
 from ftapp.contract.examples import Message
 from ftapp.contract.report import DatasetInfo, dataset_record
+from ftapp.people import Person, acts
 from ftapp.processes.chat import ChatProcess
+from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
 from ftapp.store.checkpoints import all_checkpoints, is_whole
 from ftapp.store.generation import knows_thinking, own_sampling
@@ -22,6 +24,8 @@ from ftapp.views import RunView
 
 LEFT_SECONDS = 5.0
 """How long the model stays after the last page was closed: a reload is a page closed and opened again."""
+QUIET_SECONDS = 60.0
+"""How long a chat is kept from being put away for somebody else's."""
 ROWS_READ = 200
 """Rows of a dataset that are asked whether they all have one system prompt."""
 
@@ -68,8 +72,8 @@ class HeldOut:
 class Conversation(Training):
     """The models that one user can talk with."""
 
-    def __init__(self, settings: Settings, user: str) -> None:
-        super().__init__(settings, user)
+    def __init__(self, settings: Settings, person: Person, scheduler: Scheduler) -> None:
+        super().__init__(settings, person, scheduler)
         self._chat: ChatProcess | None = None
         self._base: tuple[object, ...] = ()
         self._beside: set[str] = set()
@@ -78,12 +82,14 @@ class Conversation(Training):
         self._pages: set[str] = set()
         self._left_at: float | None = None
         self._versions = Versions(self._datasets, self._was_used)
+        self.others: Callable[[], Iterable[Conversation]] = tuple
+        """Those of other people on this machine: only one chat is in memory at a time."""
 
     def _let_go(self, run: str) -> None:
         if self._chat and run in self._chat.used:
             self.close_chat("its run was deleted")
 
-    def _make_room(self, why: str) -> None:
+    def make_room(self, why: str) -> None:
         self.close_chat(why)
 
     def _holds_memory(self) -> bool:
@@ -91,6 +97,7 @@ class Conversation(Training):
 
     # Asking
 
+    @acts
     def chat(self, run: str, question: Question, checkpoint: str = "", four_bit: bool | None = None) -> Iterator[Reply]:
         """Answer with a run's result or a checkpoint, with the base, or with both at once; raises JobError, ModelError.
 
@@ -112,7 +119,13 @@ class Conversation(Training):
             if self._chat is None:
                 running = self.scheduler.running()
                 if self.gpus() and running:
-                    raise JobError(f"{running[0].name} is using the GPU.", "Chat when it has ended, or stop it.")
+                    mine = running[0].folder.is_relative_to(self.folder)
+                    who = running[0].name if mine else "Somebody else's run"
+                    raise JobError(
+                        f"{who} is using the GPU.", f"Chat when it has ended{', or stop it' if mine else ''}."
+                    )
+                for other in self.others():
+                    other.give_way()
                 self._beside = {job.name for job in running}
                 self._base, self._away = base, ""
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -142,6 +155,16 @@ class Conversation(Training):
     def _in_four_bit(self, job: Job, asked: bool | None) -> bool:
         return isinstance(job.run_config().method, QloraConfig) if asked is None else asked
 
+    def give_way(self) -> None:
+        """Put the chat away for somebody else's, unless it was just used; raises JobError if it was."""
+        if self._chat and (self._chat.busy or time.monotonic() - self._chat.last_used < QUIET_SECONDS):
+            raise JobError(
+                "Somebody else is chatting: there is memory for one model at a time.",
+                f"Ask again when they have been quiet for {QUIET_SECONDS:g} seconds.",
+            )
+        self.close_chat("somebody else began to chat")
+
+    @acts
     def stop_chat(self) -> None:
         """Stop the answers that are being written."""
         if self._chat:
@@ -232,6 +255,7 @@ class Conversation(Training):
 
     # Keeping answers
 
+    @acts
     def keep_answer(self, run: str, messages: list[Message]) -> DatasetInfo:
         """Make a conversation, its last answer good or corrected, a row of a new version of the run's dataset.
 

@@ -4,6 +4,7 @@ from ftapp.contract.errors import DatasetError, JobError
 from ftapp.contract.evaluation import AnsweredRow, EvaluateConfig, EvaluationReport, Vote
 from ftapp.conversation import Conversation
 from ftapp.library import DEMO, DEMO_FOLDER
+from ftapp.people import acts
 from ftapp.processes.child import alive
 from ftapp.store import evaluations as files
 from ftapp.store.jobs import Job
@@ -29,6 +30,7 @@ class Evaluations(Conversation):
         demo = self.run(run).config.data.dataset == DEMO
         return EvaluateConfig(run=run, dataset=DEMO_QUESTIONS if demo else None)
 
+    @acts
     def evaluate(self, config: EvaluateConfig) -> str:
         """Start an evaluation of a run, or queue it behind the training at work; returns its number.
 
@@ -56,8 +58,10 @@ class Evaluations(Conversation):
                 "Which rows it was not trained on is no longer known.",
                 "Undo the change, or train again.",
             )
+        self._refuse_full()
+        self._refuse_many()
         job = self._jobs.create_evaluation(run, config)
-        self._make_room("an evaluation started and needs the memory")
+        self.make_room("an evaluation started and needs the memory")
         self.scheduler.enqueue(job)
         self.scheduler.tick()
         return job.name
@@ -70,6 +74,7 @@ class Evaluations(Conversation):
         """One evaluation; raises JobError."""
         return self._evaluation_view(self._evaluation_job(run, number))
 
+    @acts
     def stop_evaluation(self, run: str, number: str) -> None:
         """Ask an evaluation to end; it leaves no report."""
         self._ask_to_stop(self._evaluation_job(run, number))
@@ -82,6 +87,7 @@ class Evaluations(Conversation):
         """Every row with its answers; raises JobError if it has not finished."""
         return files.read_rows(self._evaluation_job(run, number))
 
+    @acts
     def vote(self, run: str, number: str, vote: Vote) -> None:
         """Keep who gave the best answer to a row; raises StorageError."""
         files.add_vote(self._evaluation_job(run, number), vote)

@@ -6,6 +6,7 @@ from typing import Any
 from ftapp.contract.base import Contract
 from ftapp.contract.errors import JobError
 from ftapp.library import Library
+from ftapp.people import Person, acts
 from ftapp.processes.child import alive
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
@@ -47,10 +48,9 @@ class QueueEntry(Contract):
 class History(Library):
     """The runs of one user, and their places in the queue of all users."""
 
-    def __init__(self, settings: Settings, user: str) -> None:
-        super().__init__(settings, user)
-        self.scheduler = Scheduler(settings.home, settings.hub_token, settings.devices)
-        self._runs = self.scheduler.runs(self.folder / "runs")
+    def __init__(self, settings: Settings, person: Person, scheduler: Scheduler) -> None:
+        super().__init__(settings, person, scheduler)
+        self._runs = scheduler.runs(self.folder / "runs")
         self._jobs = self._runs.store
 
     def history(self, search: str = "") -> list[RunRow]:
@@ -59,6 +59,7 @@ class History(Library):
         words = search.casefold().split()
         return [row for row in rows if all(word in _text(row) for word in words)] if words else rows
 
+    @acts
     def describe_run(self, name: str, title: str | None = None, note: str | None = None) -> None:
         """Give a run a title or a note, or take it away with ""; its name and its folder stay. Raises JobError."""
         job = self._jobs.get(name)
@@ -69,6 +70,7 @@ class History(Library):
             )
         )
 
+    @acts
     def delete_run(self, name: str, publications: bool = False) -> None:
         """Delete an ended run with its checkpoints and its result, for good; datasets stay.
 
@@ -109,15 +111,17 @@ class History(Library):
         """The runs that wait, the next one first."""
         entries = []
         for position, waiting in enumerate(self.scheduler.queue(), 1):
-            mine = waiting.user == self.user
+            mine = waiting.user == self.person.name
             name, title = (waiting.job.name, waiting.job.about().title) if mine else ("", "")
             entries.append(QueueEntry(position=position, mine=mine, name=name, title=title))
         return entries
 
+    @acts
     def move(self, name: str, places: int) -> None:
         """Move a waiting run so many places down, or up if negative, among one's own; raises JobError."""
-        self.scheduler.move(self.user, name, places)
+        self.scheduler.move(self.person.name, name, places)
 
+    @acts
     def unqueue(self, name: str) -> None:
         """Take a waiting run out of the queue; raises JobError if it does not wait. `resume` puts it back."""
         job = self._jobs.get(name)

@@ -3,19 +3,22 @@
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ftapp.contract.config import DataConfig
-from ftapp.contract.errors import DatasetError, EncodingNeeded, JobError, MappingNeeded, StorageError
+from ftapp.contract.errors import DatasetError, EncodingNeeded, JobError, LimitReached, MappingNeeded, StorageError
 from ftapp.contract.examples import Example
 from ftapp.contract.report import CheckRequest, DatasetInfo, Edit, HubSource, Overlap, Reading, Report, SourceFile
 from ftapp.hub import Hub, HubDataset
+from ftapp.people import Person, acts
 from ftapp.processes.checking import Checker
+from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
 from ftapp.store.building import Progress
 from ftapp.store.datasets import DatasetStore
 from ftapp.store.exports import Kind
-from ftapp.store.files import abandoned, workplace
+from ftapp.store.files import abandoned, bytes_in, workplace
 from ftapp.store.previews import Preview, preview
 from ftapp.store.uploads import Upload, Uploads
 
@@ -33,14 +36,18 @@ def _quiet(_: int, __: int) -> None:
 class Library:
     """The datasets of one user; `progress` is always called with bytes read and bytes in all."""
 
-    def __init__(self, settings: Settings, user: str) -> None:
+    def __init__(self, settings: Settings, person: Person, scheduler: Scheduler) -> None:
         self.settings = settings
-        self.user = user
-        self.folder = settings.home / user
+        self.person = person
+        self.scheduler = scheduler
+        self.folder = settings.home / person.name
         self._checker = Checker(self.folder / "datasets")
         self._uploads = Uploads(self.folder / "uploads")
-        self._datasets = DatasetStore(self.folder / "datasets", settings.max_unpacked_bytes, self._checker.build)
+        self._datasets = DatasetStore(
+            self.folder / "datasets", settings.max_unpacked_bytes, self._checker.build, settings.max_rows
+        )
 
+    @acts
     def check_files(
         self,
         files: Sequence[tuple[Path, str]],
@@ -56,9 +63,11 @@ class Library:
             reading=reading,
             edits=list(edits),
             unpacked_limit=self.settings.max_unpacked_bytes,
+            rows_limit=self.settings.max_rows,
         )
         return self._checker.build(request, None, progress)
 
+    @acts
     def look_at_files(
         self,
         files: Sequence[tuple[Path, str]],
@@ -71,6 +80,7 @@ class Library:
             self._refuse_missing(path)
         return self._datasets.look(files, LOOKED_AT, progress, reading, edits)
 
+    @acts
     def add_dataset(
         self,
         path: Path,
@@ -82,6 +92,7 @@ class Library:
         """Store an upload: see `add_files`."""
         return self.add_files([(path, filename)], progress, reading, edits)
 
+    @acts
     def add_files(
         self,
         files: Sequence[tuple[Path, str]],
@@ -96,14 +107,17 @@ class Library:
         for path, _ in files:
             self._refuse_missing(path)
         name = files[0][1] if len(files) == 1 else f"{len(files)} files"
-        self._refuse_large(name, sum(path.stat().st_size for path, _ in files))
+        self._refuse_large(name, size := sum(path.stat().st_size for path, _ in files))
+        self._refuse_full(size)
         return self._datasets.add_all(files, "", progress, reading, edits)
 
+    @acts
     def hold_files(self, files: Sequence[tuple[Path, str]], source: HubSource | None = None) -> Upload:
         """Move files (where each is, and its name) to where they wait to become a dataset; raises DatasetError."""
         names = f"{len(files)} files" if len(files) > 1 else files[0][1]
         try:
-            self._refuse_large(names, sum(path.stat().st_size for path, _ in files))
+            self._refuse_large(names, size := sum(path.stat().st_size for path, _ in files))
+            self._refuse_full(size)
             return self._uploads.hold(files, source)
         except OSError as error:
             raise StorageError(f"Cannot store {names}: {error.strerror}.", "Free some disk space.") from error
@@ -111,6 +125,7 @@ class Library:
             for path, _ in files:
                 path.unlink(missing_ok=True)
 
+    @acts
     def hold_pasted(self, text: str, name: str = "pasted") -> Upload:
         """Rows as text: JSON if they begin like it, a table if their first line has tabs or commas, else plain text."""
         start = text.lstrip()[:1]
@@ -125,12 +140,14 @@ class Library:
             path.write_bytes(text.encode("utf-8", "replace"))
             return self.hold_files([(path, path.name)])
 
+    @acts
     def hold_hub_dataset(self, source: HubSource, progress: Progress = _quiet) -> Upload:
         """Download a split, as `hub_dataset` offers it; raises HubError."""
         progress = self._checker.cancellable(f"Downloading {source.id}", progress)
         with workplace(self.folder, DOWNLOAD) as folder:
             return self.hold_files(self.download(source, folder, progress), source)
 
+    @acts
     def add_upload(self, id: str, progress: Progress = _quiet, reading: Reading = AS_IT_IS) -> DatasetInfo:
         """Make a waiting upload a dataset: see `add_files`.
 
@@ -147,15 +164,18 @@ class Library:
             if not waits:
                 self._uploads.discard(id)
 
+    @acts
     def preview_upload(self, id: str, reading: Reading = AS_IT_IS, count: int = 5) -> Preview:
         """The first rows of a waiting upload as a reading would make them; raises DatasetError."""
         path, name = self._uploads.files(id)[0]
         return preview(path, name, reading, self.settings.max_unpacked_bytes, count)
 
+    @acts
     def discard_upload(self, id: str) -> None:
         """Remove a waiting upload."""
         self._uploads.discard(id)
 
+    @acts
     def add_hub_dataset(
         self, source: HubSource, progress: Progress = _quiet, reading: Reading = AS_IT_IS
     ) -> DatasetInfo:
@@ -167,15 +187,21 @@ class Library:
             self._uploads.discard(upload.id)
             raise
 
+    @acts
     def preview_dataset(self, id: str, reading: Reading, count: int = 5) -> Preview:
         """The first rows of a stored dataset's file as another reading would make them; raises DatasetError."""
         self.dataset(id)
         path, name = self._datasets.originals(id)[0]
         return preview(path, name, reading, self.settings.max_unpacked_bytes, count)
 
+    @acts
     def cancel_checks(self) -> None:
         """End every check and download of this user; each raises DatasetError where it was started."""
         self._checker.cancel()
+
+    def use_token(self, token: str | None) -> None:
+        """Act on the Hub with this token from now on: whose Studio this is has signed in."""
+        self.settings = replace(self.settings, hub_token=token)
 
     def sweep(self) -> None:
         """Take away what processes that died left half done; call it when the app starts."""
@@ -185,10 +211,12 @@ class Library:
         for _ in abandoned(self.folder, DOWNLOAD):
             pass
 
+    @acts
     def hub_dataset(self, id: str, revision: str | None = None) -> HubDataset:
         """A Hub dataset's configs and splits with their sizes, its revision pinned; raises HubError."""
         return Hub(self.settings.hub_token).dataset(id, revision)
 
+    @acts
     def download(self, source: HubSource, folder: Path, progress: Progress = _quiet) -> Sequence[tuple[Path, str]]:
         """A split's files, as `hub_dataset` offers it, and their names; raises DatasetError, HubError."""
         self._refuse_large(source.id, source.bytes)
@@ -215,20 +243,24 @@ class Library:
         self.dataset(id)
         return self._datasets.search(id, words, start, count)
 
+    @acts
     def apply_fix(self, id: str, edit: Edit, progress: Progress = _quiet) -> DatasetInfo:
         """Apply a fix to a dataset and check it anew; raises DatasetError if no row would be left."""
         info = self._changeable(id)
         return self._datasets.read_again(id, info.reading, [*info.edits, edit], progress)
 
+    @acts
     def undo_fix(self, id: str, edit: Edit, progress: Progress = _quiet) -> DatasetInfo:
         """Take a fix back; the rows are as they were."""
         info = self._changeable(id)
         return self._datasets.read_again(id, info.reading, [e for e in info.edits if e != edit], progress)
 
+    @acts
     def leave_out_problems(self, id: str, progress: Progress = _quiet) -> DatasetInfo:
         """Say that the rows with problems are to be left out; `undo_fix(id, "drop_problems")` takes it back."""
         return self.apply_fix(id, "drop_problems", progress)
 
+    @acts
     def read_again(self, id: str, reading: Reading, progress: Progress = _quiet) -> DatasetInfo:
         """Read a dataset's files another way: with another mapping or encoding; its fixes stay."""
         info = self._changeable(id)
@@ -240,11 +272,13 @@ class Library:
             self.dataset(id)
         return self._datasets.overlap(data, seed)
 
+    @acts
     def export_dataset(self, id: str, kind: Kind, target: Path | None = None) -> Path:
         """The canonical rows as a file, OpenAI chat JSONL or Parquet; raises StorageError."""
         self.dataset(id)
         return self._datasets.export(id, kind, target or self.folder / "exports" / f"{id}.{kind}")
 
+    @acts
     def export_sides(self, data: DataConfig, seed: int = 42) -> list[Path]:
         """The rows of a run as OpenAI chat JSONL: train.jsonl and, if any are held out, held_out.jsonl.
 
@@ -259,6 +293,7 @@ class Library:
         self.dataset(id)
         return self._datasets.problems_csv(id)
 
+    @acts
     def delete_dataset(self, id: str) -> None:
         """Remove a dataset that no run is using right now; raises JobError while one is."""
         if id == DEMO:
@@ -281,6 +316,17 @@ class Library:
     def _refuse_missing(self, path: Path) -> None:
         if not path.is_file():
             raise DatasetError(f"There is no file {path}.", "Check the path.")
+
+    def _refuse_full(self, more: int = 0) -> None:
+        """Raise LimitReached if this person's folder, and so many bytes more, are more than may be."""
+        limit = self.settings.max_disk_bytes
+        if limit and (used := bytes_in(self.folder)) + more > limit:
+            raise LimitReached(
+                f"Your datasets and runs take {used / 2**20:,.0f} MiB"
+                + (f", and this needs {more / 2**20:,.0f} MiB" if more else "")
+                + f"; {limit / 2**20:,.0f} MiB is the most that is allowed here.",
+                "Delete datasets or runs that you need no more.",
+            )
 
     def _refuse_large(self, name: str, size: int) -> None:
         limit = self.settings.max_upload_bytes

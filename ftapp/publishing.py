@@ -6,10 +6,11 @@ from pathlib import Path
 from ftapp.card import card_of, check_card
 from ftapp.contract.config import FullConfig, PublishConfig, refusal
 from ftapp.contract.elsewhere import short_name
-from ftapp.contract.errors import HubError, HubUnreachable, JobError
+from ftapp.contract.errors import HubError, HubUnreachable, JobError, NotAllowed
 from ftapp.contract.events import Finished
 from ftapp.evaluations import Evaluations
 from ftapp.hub import Account, Hub
+from ftapp.people import acts
 from ftapp.processes.child import alive
 from ftapp.processes.launch import launch
 from ftapp.store import artifacts
@@ -23,10 +24,12 @@ SETTINGS = "https://huggingface.co/settings/tokens"
 class Publishing(Evaluations):
     """The results that one user can publish."""
 
+    @acts
     def whoami(self, token: str | None = None) -> Account:
         """Whose token this is, or the environment's; raises HubError."""
         return Hub(self._token(token)).whoami()
 
+    @acts
     def check_destination(self, config: PublishConfig, token: str | None = None) -> str:
         """What pushing there would do, in a sentence; raises HubError where it would fail, JobError if it is no use."""
         if not config.destination:
@@ -96,6 +99,7 @@ class Publishing(Evaluations):
         folders = [job.folder for job in self._jobs.publications(run)]
         return artifacts.find(folders, config, artifacts.source_of(run.folder))
 
+    @acts
     def publish(self, config: PublishConfig, token: str | None = None) -> str:
         """Start a publication of a run's result, all that can be checked first; returns its number.
 
@@ -103,6 +107,9 @@ class Publishing(Evaluations):
         """
         run = self._jobs.get(config.run)
         view = self.run(config.run)
+        self._refuse_full()
+        if self.person.shared and config.folder:
+            raise NotAllowed("A folder on this machine cannot be written to: it is shared.", "Leave it empty.")
         if not view.has_result:
             raise JobError(f"{config.run} has no trained model yet.", "Wait for it to finish, or choose another run.")
         if config.artifact == "adapter" and isinstance(view.config.method, FullConfig):
@@ -119,6 +126,7 @@ class Publishing(Evaluations):
         launch(job, "publish", token)
         return job.name
 
+    @acts
     def publish_again(self, run: str, number: str, token: str | None = None) -> str:
         """Publish once more as an earlier publication did, what it made is used again; returns the new number."""
         view = self.publication(run, number)

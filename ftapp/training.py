@@ -9,7 +9,7 @@ from ftapp.catalogue import Catalogue
 from ftapp.contract import preview
 from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, RunConfig, refusal
 from ftapp.contract.duration import idle, probe_of
-from ftapp.contract.errors import DatasetError, HubUnreachable, JobError, ModelError
+from ftapp.contract.errors import DatasetError, HubUnreachable, JobError, LimitReached, ModelError
 from ftapp.contract.memory import Machine, MemoryView, Model, predict, read_model
 from ftapp.contract.parameters import Parameters, count_parameters
 from ftapp.contract.remedies import changed
@@ -18,10 +18,12 @@ from ftapp.contract.script import Code, code
 from ftapp.demo.preset import DEMO_PRESET
 from ftapp.hub import Hub
 from ftapp.library import DEMO, DEMO_FOLDER
+from ftapp.people import Person, acts
 from ftapp.processes.child import alive, stop_tree
 from ftapp.processes.gpus import Gpu, gpus, here
 from ftapp.processes.machine import lacking
 from ftapp.processes.preview import PreviewProcess
+from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
 from ftapp.store.adapters import adapter_folder, disagreements
 from ftapp.store.checkpoints import last_whole
@@ -33,14 +35,14 @@ from ftapp.views import C, End, JobView, RunView
 class Training(Catalogue):
     """The runs that one user can prepare, start and end."""
 
-    def __init__(self, settings: Settings, user: str) -> None:
-        super().__init__(settings, user)
+    def __init__(self, settings: Settings, person: Person, scheduler: Scheduler) -> None:
+        super().__init__(settings, person, scheduler)
         self._preview: PreviewProcess | None = None
         self._previewed: DatasetInfo | None = None
         self._stop_deadlines: dict[Path, float] = {}
         self._models: dict[tuple[str, str | None], Model] = {}
 
-    def _make_room(self, why: str) -> None:
+    def make_room(self, why: str) -> None:
         """End what else of this user's holds the accelerator's memory."""
 
     def _holds_memory(self) -> bool:
@@ -93,6 +95,7 @@ class Training(Catalogue):
         return self._models[key]
 
     def _read_model(self, model: ModelConfig) -> Model:
+        self._refuse_foreign(model)
         if model.id == DEMO:
             return model_in(DEMO_FOLDER / "model")
         if Path(model.id).is_absolute():
@@ -104,10 +107,12 @@ class Training(Catalogue):
 
     # Rows as tokens
 
+    @acts
     def measure(self, dataset: str, model: ModelConfig, max_length: int | None = None) -> Iterator[preview.Reply]:
         """How long a dataset's rows are for a base model: Loading, then Lengths; raises ModelError, HubError."""
         return self._previewing(dataset, model).measure(preview.Measure(max_length=max_length))
 
+    @acts
     def token_rows(
         self, dataset: str, model: ModelConfig, start: int = 0, count: int = 5, search: str = ""
     ) -> Iterator[preview.Reply]:
@@ -115,6 +120,7 @@ class Training(Catalogue):
         return self._previewing(dataset, model).page(preview.Page(start=start, count=count, search=search))
 
     def _previewing(self, dataset: str, model: ModelConfig) -> PreviewProcess:
+        self._refuse_foreign(model)
         info = self.dataset(dataset)
         folder, known = self.folder / "datasets" / info.id, self._preview
         same = known and (known.dataset, known.model) == (folder, model) and self._previewed == info
@@ -133,6 +139,7 @@ class Training(Catalogue):
 
     # Training
 
+    @acts
     def start_training(self, config: RunConfig) -> str:
         """Write the run's request and start it, or queue it behind the running one; returns the run's name."""
         info = self._trainable(config.data.dataset)
@@ -149,7 +156,12 @@ class Training(Catalogue):
                 "Add rows, or set the held-out share to 0.",
             )
         self._refuse_unusable(config.model)
+        self._refuse_foreign(config.model)
+        self._refuse_full()
+        self._refuse_many()
         problems = lacking(config, self.gpus()) | idle(config, info.report.valid)
+        if self.person.shared and config.tracking not in ("none", "tensorboard"):
+            problems["tracking"] = "is not for a shared machine: TensorBoard's files stay with the run"
         if config.model.adapter:
             problems |= disagreements(config, self._jobs.get(config.model.adapter))
         if problems:
@@ -159,10 +171,11 @@ class Training(Catalogue):
         except HubUnreachable:
             pass  # the model may have been downloaded before: the worker finds out
         job = self._jobs.create(config, dataset_record(info))
-        self._make_room("a training started and needs the memory")
+        self.make_room("a training started and needs the memory")
         self.scheduler.tick()
         return job.name
 
+    @acts
     def try_two_steps(self, config: RunConfig) -> str:
         """Start the first two steps of a run as a run of their own, by which `duration` then goes; returns its name."""
         name = self.start_training(probe_of(config))
@@ -176,6 +189,15 @@ class Training(Catalogue):
         home = self.settings.home
         return code(config, model, None if home == Path("~/ftapp").expanduser() else home, str(adapter))
 
+    def _refuse_many(self) -> None:
+        """Raise LimitReached if this person has as many runs waiting and at work as may be."""
+        most, now = self.settings.max_runs, len(self._runs.active())
+        if most and now >= most:
+            raise LimitReached(
+                f"You have {now} runs waiting or at work, the most that are allowed here.",
+                "Wait for one to end, or take one out of the queue.",
+            )
+
     def _trainable(self, id: str) -> DatasetInfo:
         info = self.dataset(id)
         if bad := info.unresolved:
@@ -185,6 +207,7 @@ class Training(Catalogue):
             )
         return info
 
+    @acts
     def resume(self, name: str) -> None:
         """Take a run up again from its last whole checkpoint, when its turn comes.
 
@@ -201,9 +224,11 @@ class Training(Catalogue):
                 "It would go on as another run.",
                 "Undo the change, or start a new run.",
             )
+        self._refuse_full()
+        self._refuse_many()
         job.request_resume()
         self._stop_deadlines.pop(job.folder, None)
-        self._make_room("a training started and needs the memory")
+        self.make_room("a training started and needs the memory")
         self.scheduler.tick()
 
     def _change_of_rows(self, job: Job) -> str:
@@ -220,6 +245,7 @@ class Training(Catalogue):
             return f"{known.used:,} of its rows were used then, {now.used:,} now"
         return ""
 
+    @acts
     def start_changed(self, name: str) -> str:
         """Start a new run like a failed one, with the changes that its failure suggests; returns the new run's name."""
         view = self.run(name)
@@ -243,6 +269,7 @@ class Training(Catalogue):
         """The end of what a run's worker, or a publication's, printed."""
         return self._job(name, publication).log_tail()
 
+    @acts
     def stop(self, name: str, publication: str = "") -> None:
         """Ask a job to save and end; after the grace period it is ended."""
         self._ask_to_stop(self._job(name, publication))
@@ -252,6 +279,7 @@ class Training(Catalogue):
             job.request_stop()
             self._stop_deadlines.setdefault(job.folder, time.monotonic() + self.settings.stop_grace_seconds)
 
+    @acts
     def kill(self, name: str, publication: str = "") -> None:
         """End a job's processes now; they have five seconds to save."""
         job = self._job(name, publication)

@@ -105,6 +105,13 @@ PublicationView = JobView[PublishConfig]
 
 def _told(job: Job, status: Status, end: End) -> tuple[str, str]:
     """A status in a sentence, and what to do next."""
+    message, hint = _plainly(job, status, end)
+    if status in ("stopped", "stopping") and (why := job.stop_reason):
+        message = f"{why} {message}".strip()
+    return message, hint
+
+
+def _plainly(job: Job, status: Status, end: End) -> tuple[str, str]:
     resumable = job.folder.parent.name == "runs"
     match status, end:
         case "failed", ev.Failed(message=message, hint=hint):

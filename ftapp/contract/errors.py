@@ -12,6 +12,8 @@ FtappError                what happened, with the value; and a hint: what to do
 ├── JobError              a run or publication that is missing, busy, or in the wrong state
 ├── HubError              the Hub refused
 │   └── HubUnreachable    the Hub did not answer at all
+├── NotAllowed            who asks may not do that here
+├── LimitReached          a limit that the owner of this installation set
 └── StorageError          the disk is full or not writable
 
 Caught in `ui/edge.py`, `terminal/verbs.py` and `workers/__main__.py`; anything else that is raised is a bug.
@@ -111,6 +113,14 @@ class HubError(FtappError):
 
 class HubUnreachable(HubError):
     """The Hub did not answer at all; what is on this machine may still do."""
+
+
+class NotAllowed(FtappError):
+    """Who asks may not do that here."""
+
+
+class LimitReached(FtappError):
+    """A limit that the owner of this installation set."""
 
 
 class StorageError(FtappError):

@@ -179,6 +179,8 @@ class CheckRequest(Contract):
     edits: list[Edit] = Field(default_factory=list)
     unpacked_limit: int = 16 * 2**30
     """Bytes that a packed file may unpack to."""
+    rows_limit: int | None = None
+    """Most rows that it may have."""
 
 
 class HubSource(Contract):

@@ -24,6 +24,9 @@ QUIET = {
     "PYTHONIOENCODING": "utf-8",
 }
 
+SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OAUTH_CLIENT_SECRET", "FTAPP_PASSWORD")
+"""What of the web's environment is no worker's business."""
+
 
 def worker_argv(verb: Verb, *arguments: str) -> list[str]:
     """The command line of a worker; never carries a hyperparameter or a secret."""
@@ -33,7 +36,8 @@ def worker_argv(verb: Verb, *arguments: str) -> list[str]:
 def worker_env(token: str | None) -> Mapping[str, str]:
     """The environment of a worker: ours, quiet, and with the Hub token of whoever asked."""
     env = {**os.environ, **QUIET}
-    env.pop("HF_TOKEN", None)
+    for secret in SECRETS:
+        env.pop(secret, None)
     if token:
         env["HF_TOKEN"] = token
     root = str(Path(__file__).parents[2])

@@ -2,14 +2,18 @@
 
 import logging
 import threading
+import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ftapp.contract.errors import FtappError, JobError
-from ftapp.processes.child import alive
+from ftapp.processes.child import alive, stop_tree
 from ftapp.processes.gpus import devices, processes_for
 from ftapp.processes.launch import launch
 from ftapp.processes.runs import Runs
+from ftapp.settings import Settings
 from ftapp.store.files import alone
 from ftapp.store.jobs import ACTIVE, Job, Status
 from ftapp.store.queue import EvaluationQueue, QueueOrder
@@ -34,16 +38,20 @@ class Waiting:
 class Scheduler:
     """Starts queued runs and evaluations in turn, whenever no other is at work; any number of processes may do so.
 
-    Evaluations go first: they are short.
+    Evaluations go first: they are short. Of several people's runs, each person's first come before anybody's second.
     """
 
-    def __init__(self, home: Path, token: str | None, devices: int | None = None) -> None:
-        self._home = home
-        self._devices = devices
-        self._token = token
+    def __init__(
+        self, settings: Settings, token_of: Callable[[str], str | None], before_start: Callable[[], None] = lambda: None
+    ) -> None:
+        """`token_of` knows the Hub token of a user; `before_start` is called before the accelerator is used."""
+        self._home = settings.home
+        self._settings = settings
+        self._token_of = token_of
+        self._before_start = before_start
         self._runs: dict[Path, Runs] = {}
-        self._order = QueueOrder(home)
-        self._evaluations = EvaluationQueue(home)
+        self._order = QueueOrder(self._home)
+        self._evaluations = EvaluationQueue(self._home)
         self._evaluation_jobs: dict[str, Job] = {}
 
     def runs(self, folder: Path) -> Runs:
@@ -84,7 +92,13 @@ class Scheduler:
     def _in_order(self, active: list[tuple[str, Job, Status]]) -> list[Waiting]:
         waiting = [Waiting(user, job, job.waiting_since) for user, job, status in active if status == "queued"]
         places = self._order.read() if waiting else {}
-        return sorted(waiting, key=lambda one: (places.get(one.ticket, len(places)), one.since, one.job.name))
+        waiting.sort(key=lambda one: (places.get(one.ticket, len(places)), one.since, one.job.name))
+        turns = Counter(user for user, _, status in active if status != "queued")
+        round_of = {}
+        for one in waiting:
+            round_of[one.ticket] = turns[one.user]
+            turns[one.user] += 1
+        return sorted(waiting, key=lambda one: round_of[one.ticket])
 
     def move(self, user: str, name: str, places: int) -> None:
         """Move a user's run so many places down, or up if negative, among that user's; raises JobError."""
@@ -112,18 +126,36 @@ class Scheduler:
             if left != self._evaluations.read():
                 self._evaluations.write(left)
                 self._evaluation_jobs.clear()
-            if any(status != "queued" for _, _, status in active) or any(at != "queued" for _, at in evaluating):
+            at_work = [job for _, job, status in active if status != "queued"]
+            at_work += [job for job, status in evaluating if status != "queued"]
+            for job in at_work:
+                self._limit(job)
+            if at_work:
                 return
             if evaluating:
-                launch(evaluating[0][0], "evaluate", self._token)
+                self._before_start()
+                evaluation = evaluating[0][0]
+                launch(evaluation, "evaluate", self._token_of(evaluation.folder.relative_to(self._home).parts[0]))
             elif queue := self._in_order(active):
-                self.start(queue[0].job)
+                self._before_start()
+                self.start(queue[0].user, queue[0].job)
 
-    def start(self, job: Job) -> None:
+    def start(self, user: str, job: Job) -> None:
         """Start a run's training now, in as many processes as there are devices to share the batch."""
-        found = devices()
-        available = min(self._devices or found, found) if found else self._devices or 1
-        launch(job, "train", self._token, processes_for(job.run_config().batch, available))
+        found, wanted = devices(), self._settings.devices
+        available = min(wanted or found, found) if found else wanted or 1
+        launch(job, "train", self._token_of(user), processes_for(job.run_config().batch, available))
+
+    def _limit(self, job: Job) -> None:
+        """Stop what has been at work for longer than may be, and end it if it does not stop."""
+        most, process = self._settings.max_run_seconds, job.process()
+        if most is None or process is None:
+            return
+        worked = time.time() - process.created
+        if worked > most and not job.stop_requested:
+            job.request_stop(f"It was at work for {most / 3600:g} hours, the most that is allowed here.")
+        elif worked > most + self._settings.stop_grace_seconds:
+            stop_tree(process)
 
     def keep_ticking(self, stopped: threading.Event, seconds: float = 0.5) -> None:
         """Tick until `stopped` is set; meant for a thread."""

@@ -79,6 +79,11 @@ def _read(request: CheckRequest, folder: Path | None, progress: Progress, run: R
                 offset, last, last_line = tally.rows, 0, 0
                 for batch in found:
                     tally.take(batch, offset, lines, source.name if len(sources) > 1 else "")
+                    if request.rows_limit and tally.rows > request.rows_limit:
+                        raise DatasetError(
+                            f"{source.name} has more than {request.rows_limit:,} rows, the most that are allowed here.",
+                            "Take a part of it: more rows than that seldom teach more.",
+                        )
                     last, last_line = batch.position, max(last_line, batch.last_line)
                     progress(min(total, position + last), total)
                 position, lines = position + last, lines + last_line

@@ -35,9 +35,16 @@ def _quiet(_: int, __: int) -> None:
 class DatasetStore:
     """The datasets of one user."""
 
-    def __init__(self, folder: Path, unpacked_limit: int = UNPACKED_LIMIT, builder: Builder = build) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        unpacked_limit: int = UNPACKED_LIMIT,
+        builder: Builder = build,
+        rows_limit: int | None = None,
+    ) -> None:
         self.folder = folder
         self._unpacked_limit = unpacked_limit
+        self._rows_limit = rows_limit
         self._build = builder
 
     def add(
@@ -156,7 +163,11 @@ class DatasetStore:
                 place(path, copy)
                 copies.append(SourceFile(path=str(copy), name=name))
             request = CheckRequest(
-                files=copies, reading=info.reading, edits=info.edits, unpacked_limit=self._unpacked_limit
+                files=copies,
+                reading=info.reading,
+                edits=info.edits,
+                unpacked_limit=self._unpacked_limit,
+                rows_limit=self._rows_limit,
             )
             report = self._build(request, draft, progress)
             if not report.valid and not useless_too:

@@ -25,6 +25,19 @@ def write_whole(path: Path, data: bytes) -> None:
         raise StorageError(f"Cannot write {path.name}: {error.strerror}.", "Free some disk space.") from error
 
 
+def bytes_in(folder: Path) -> int:
+    """What all files below a folder take; one that has several names counts once, links are not followed."""
+    sizes: dict[tuple[int, int], int] = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(parent, name))  # noqa: PTH118 - a hundred thousand of them
+            except FileNotFoundError:
+                continue
+            sizes[found.st_dev, found.st_ino] = found.st_size
+    return sum(sizes.values())
+
+
 @contextmanager
 def alone(lock: Path, wait: bool = True) -> Iterator[bool]:
     """Hold the lock file, which no other thread or process then does; without waiting, say whether it is held.

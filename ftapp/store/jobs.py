@@ -250,9 +250,18 @@ class Job:
         """Whether somebody asked the job to stop."""
         return (self.folder / "stop").exists()
 
-    def request_stop(self) -> None:
-        """Ask the job to save and end, or, if it waits, not to begin."""
-        (self.folder / "stop").touch()
+    def request_stop(self, why: str = "") -> None:
+        """Ask the job to save and end, or, if it waits, not to begin; `why` is what nobody would know otherwise."""
+        stop = self.folder / "stop"
+        if why:
+            write_whole(stop, why.encode())
+        else:
+            stop.touch()
+
+    @property
+    def stop_reason(self) -> str:
+        """Why it was asked to stop, if it was not its owner."""
+        return tail_text(self.folder / "stop")
 
     def request_resume(self) -> None:
         """Ask that the job is taken up again when its turn comes; raises StorageError."""

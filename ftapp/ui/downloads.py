@@ -1,25 +1,24 @@
-"""Artifacts as zips over HTTP, streamed; app.py adds the route to the served page."""
-
-from typing import Any
+"""Artifacts as zips over HTTP, streamed."""
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ftapp.contract.errors import FtappError
-from ftapp.studio import Studio
+from ftapp.studios import Studios
+from ftapp.ui.gate import ASKER
 
 
-def serve(app: Any, studio: Studio) -> None:
-    """Answer GET /artifacts/RUN/NUMBER.zip from now on."""
+def routes(studios: Studios) -> list[Route]:
+    """GET /artifacts/RUN/NUMBER.zip, of whoever asks."""
 
     def download(request: Request) -> Response:
         try:
+            studio = studios.of(request.scope[ASKER].person)
             name, pieces = studio.archive(request.path_params["run"], request.path_params["number"])
         except FtappError as error:
             return PlainTextResponse(str(error), 404)
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
         return StreamingResponse(pieces, media_type="application/zip", headers=headers)
 
-    # before Gradio's own, one of which takes any path
-    app.router.routes.insert(0, Route("/artifacts/{run}/{number}.zip", download, methods=["GET"]))
+    return [Route("/artifacts/{run}/{number}.zip", download, methods=["GET"])]

@@ -10,7 +10,10 @@ import gradio as gr
 
 from ftapp.contract.errors import FtappError
 from ftapp.studio import Studio
+from ftapp.studios import Studios
 from ftapp.ui import markup
+from ftapp.ui.gate import ASKER
+from ftapp.ui.sign_in import Asker
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +26,12 @@ UNEXPECTED = "Something unexpected went wrong. What you typed is still here; the
 class Edge:
     """Binds handlers to components; a handler takes the studio of whoever asks, then the inputs' values."""
 
-    def __init__(self, studio: Studio) -> None:
-        self._studio = studio
+    def __init__(self, studios: Studios) -> None:
+        self._studios = studios
 
-    def studio_for(self, request: gr.Request) -> Studio:  # noqa: ARG002 - everyone has the same one, so far
-        """The studio of the one who sent this request."""
-        return self._studio
+    def studio_for(self, request: gr.Request) -> Studio:
+        """The studio of the one who sent this request, as the gate found out; there is no other way in."""
+        return self._studios.of(asker_of(request).person)
 
     def on(
         self,
@@ -111,6 +114,12 @@ class Edge:
                 raise toast(error) from None
 
         return plain
+
+
+def asker_of(request: gr.Request) -> Asker:
+    """Who sent a request."""
+    asker: Asker = request.request.scope[ASKER]
+    return asker
 
 
 def toast(error: Exception) -> Exception:

@@ -6,8 +6,21 @@ import gradio as gr
 
 from ftapp.contract.config import RunConfig
 from ftapp.contract.errors import ConfigError
+from ftapp.people import LOCAL, VISITOR
 from ftapp.studio import Studio
-from ftapp.ui import chat_tab, configure_tab, dataset_tab, edge, evaluate_tab, fields, form, publish_tab, train_tab
+from ftapp.studios import Studios
+from ftapp.ui import (
+    account,
+    chat_tab,
+    configure_tab,
+    dataset_tab,
+    edge,
+    evaluate_tab,
+    fields,
+    form,
+    publish_tab,
+    train_tab,
+)
 from ftapp.ui.edge import Edge
 
 HEADER = (
@@ -18,11 +31,13 @@ CACHE_SWEEP, CACHE_AGE = 3600, 24 * 3600
 """Seconds: how often Gradio's cache is swept, and how old a file in it may get."""
 
 
-def create_page(studio: Studio) -> Any:
-    """The whole page over one studio, not served yet."""
-    bound = Edge(studio)
+def create_page(studios: Studios) -> Any:
+    """The whole page, not served yet; whoever opens it sees the studio that is theirs."""
+    bound = Edge(studios)
+    studio = studios.of(VISITOR if studios.settings.sign_in else LOCAL)
     with gr.Blocks(title="ftapp", analytics_enabled=False, delete_cache=(CACHE_SWEEP, CACHE_AGE)) as page:
         gr.HTML(HEADER)
+        account.place(page, studios.settings)
         with gr.Tabs(selected="dataset", elem_id="tabs") as tabs:
             with gr.Tab("Dataset", id="dataset") as at_dataset:
                 dataset = dataset_tab.place()

@@ -72,7 +72,7 @@ def place(studio: Studio) -> PublishTab:
             token = gr.Textbox(
                 label="Hub token", type="password", max_lines=1, elem_id="publish-token",
                 info="Used for this publication only; it is not stored.",
-                placeholder="HF_TOKEN of the environment is used" if studio.settings.hub_token else "hf_…",
+                placeholder=_whose_token(studio),
                 html_attributes=gr.InputHTMLAttributes(autocomplete="new-password", spellcheck=False),
             )  # fmt: skip
             with gr.Row(elem_classes="actions"):
@@ -145,6 +145,12 @@ def _of_mode(_: Studio, mode: str) -> Any:
     return gr.update(visible=True) if mode == "branch" else gr.update(visible=False, value="")
 
 
+def _whose_token(studio: Studio) -> str:
+    if studio.settings.sign_in:
+        return "That of your sign-in is used"
+    return "HF_TOKEN of the environment is used" if studio.settings.hub_token else "hf_…"
+
+
 def _of_artifact(studio: Studio, run: str | None, artifact: str) -> tuple[str, Any]:
     """Say what an adapter of a base that nobody can get is worth, and offer the base beside it."""
     model = studio.run(run).config.model if run else None
@@ -193,8 +199,10 @@ def _check_all(studio: Studio, run: str | None, token: str | None, *values: form
         whose = markup.notice(
             "success", f"The token belongs to {account.name} and can write.", f"Owners: {', '.join(account.owners)}"
         )
-        config = _config(run or "any", values)
-        if run and not config.destination:
+        if not run:
+            return whose, gr.skip()
+        config = _config(run, values)
+        if not config.destination:
             return whose, f"{account.owners[0].split('/')[0]}/{short_name(config)}"
         return whose + markup.notice("info", studio.check_destination(config, token)), gr.skip()
     except FtappError as error:

@@ -84,11 +84,16 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 @pytest.fixture
 def served(tmp_path: Path, hub: Hub) -> Iterator[Served]:
+    yield from serve(tmp_path, hub)
+
+
+def serve(tmp_path: Path, hub: Hub, **variables: str) -> Iterator[Served]:
+    """The app, with these variables in its environment, until the test is over."""
     home = tmp_path / "home"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = hub.env(tmp_path / "hf") | {"FTAPP_HOME": str(home), "FTAPP_PORT": str(port)}
+    env = hub.env(tmp_path / "hf") | {"FTAPP_HOME": str(home), "FTAPP_PORT": str(port)} | variables
     app = Served(home, env, port)
     app.start()
     yield app
@@ -107,14 +112,15 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser, served: Served) -> Iterator[Page]:
+def page(browser: Browser, served: Served, request: pytest.FixtureRequest, hub: Hub) -> Iterator[Page]:
     """The app's page; the test fails if it asks for anything from elsewhere or logs an error of its own."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
     page = context.new_page()
     page.set_default_timeout(30_000)
     elsewhere: list[str] = []
     broken: list[str] = []
-    page.on("request", lambda request: _note(elsewhere, request.url, served.url))
+    homes = (served.url, hub.url) if request.node.get_closest_marker("reaches_the_hub") else (served.url,)
+    page.on("request", lambda request: _note(elsewhere, request.url, homes))
     page.on("pageerror", lambda error: broken.append(str(error)))
     page.goto(served.url)
     yield page
@@ -127,6 +133,6 @@ def page(browser: Browser, served: Served) -> Iterator[Page]:
     assert "Traceback" not in served.log
 
 
-def _note(elsewhere: list[str], url: str, home: str) -> None:
-    if not url.startswith((home, "data:", "blob:", "ws://127.0.0.1")):
+def _note(elsewhere: list[str], url: str, homes: tuple[str, ...]) -> None:
+    if not url.startswith((*homes, "data:", "blob:", "ws://127.0.0.1")):
         elsewhere.append(url)

@@ -23,6 +23,7 @@ from tests.hub.control import control_routes
 from tests.hub.errors import HubError
 from tests.hub.faults import Front
 from tests.hub.files import file_routes
+from tests.hub.openid_routes import openid_routes
 from tests.hub.repo_routes import repo_routes
 from tests.hub.spaces import space_routes
 from tests.hub.xet_routes import XetTokens, xet_routes
@@ -38,6 +39,7 @@ def build(root: Path, key: str, *, part_size: int = PART_SIZE) -> ASGIApp:
         *xet_routes(),
         *repo_routes(),
         *space_routes(),
+        *openid_routes(),
         *commit_routes(),
         *file_routes(),
     ]

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from ftapp.contract import events as ev
 from ftapp.contract.config import PublishConfig, parse_run_config
 from ftapp.contract.errors import JobError
+from ftapp.people import Person
 from ftapp.processes.child import start_detached, stop_tree
 from ftapp.settings import read_settings
 from ftapp.store.jobs import Job, ProcessId
@@ -186,7 +187,7 @@ def test_a_comparison_shows_only_what_differs(studio: Studio) -> None:
 
 def test_the_queue_is_put_in_order_and_stays_so(studio: Studio) -> None:
     jobs = [add_run(studio, 100 - number) for number in range(4)]
-    stranger = Studio(read_settings(), user="bob")
+    stranger = Studio(read_settings(), Person("bob"))
     add_run(stranger, 98.5)
     first, second, third, fourth = (job.name for job in jobs)
 
@@ -195,11 +196,11 @@ def test_the_queue_is_put_in_order_and_stays_so(studio: Studio) -> None:
         assert [entry.position for entry in entries] == list(range(1, len(entries) + 1))
         return [entry.name if entry.mine else "another's" for entry in entries]
 
-    assert order() == [first, second, "another's", third, fourth]
+    assert order() == [first, "another's", second, third, fourth], "everybody's first comes before anybody's second"
     studio.move(fourth, -100)
-    assert order() == [fourth, first, "another's", second, third], "nobody moves another's run"
+    assert order() == [fourth, "another's", first, second, third], "nobody moves another's run"
     studio.move(first, 1)
-    assert order() == [fourth, second, "another's", first, third]
+    assert order() == [fourth, "another's", second, first, third]
     studio.unqueue(second)
     assert second not in order()
     assert studio.run(second).status == "stopped"

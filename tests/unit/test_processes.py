@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ftapp.processes.child import alive, identify, lacked_memory, oom_kills, sta
 from ftapp.processes.gpus import processes_for
 from ftapp.processes.launch import launch, worker_argv, worker_env
 from ftapp.processes.scheduler import Scheduler
+from ftapp.settings import read_settings
 from ftapp.store.jobs import Job, JobStore, ProcessId
 
 CONFIG: RunConfig = parse_run_config({"data": {"dataset": "no-such-dataset"}})
@@ -106,6 +108,10 @@ def test_a_worker_knows_no_token_but_the_one_it_is_given(monkeypatch: pytest.Mon
     assert worker_argv("train", "/x") == [sys.executable, "-m", "ftapp.workers", "train", "/x"]
 
 
+def scheduler_of(home: Path, **limits: Any) -> Scheduler:
+    return Scheduler(replace(read_settings(), home=home, **limits), lambda _: None)
+
+
 @pytest.fixture
 def stores(tmp_path: Path) -> list[JobStore]:
     return [JobStore(tmp_path / user / "runs") for user in ("ann", "bob")]
@@ -117,20 +123,45 @@ def created(store: JobStore, second: int) -> Job:
     return job
 
 
-def test_the_queue_is_oldest_first_over_all_users(tmp_path: Path, stores: list[JobStore]) -> None:
+def test_the_queue_is_oldest_first_and_nobodys_second_run_before_anybodys_first(
+    tmp_path: Path, stores: list[JobStore]
+) -> None:
     ann, bob = stores
-    second, first, third = created(ann, 200), created(bob, 100), created(ann, 300)
+    first, second, third, last = created(ann, 100), created(ann, 200), created(ann, 300), created(bob, 400)
     created(bob, 50).request_stop()
-    scheduler = Scheduler(tmp_path, None)
-    assert [waiting.job.name for waiting in scheduler.queue()] == [first.name, second.name, third.name]
+    scheduler = scheduler_of(tmp_path)
+
+    def order() -> list[str]:
+        return [waiting.job.name for waiting in scheduler.queue()]
+
+    assert order() == [first.name, last.name, second.name, third.name]
     assert scheduler.running() == []
+    process = start(tmp_path, "import time; time.sleep(60)")
+    first.record_process(process)
+    assert order() == [last.name, second.name, third.name], "whose run is at work has had a turn"
+    scheduler.move("ann", third.name, -1)
+    assert order() == [last.name, third.name, second.name]
+    stop_tree(process)
+
+
+def test_a_run_at_work_for_longer_than_may_be_is_stopped_and_says_why(tmp_path: Path, stores: list[JobStore]) -> None:
+    busy = created(stores[0], 100)
+    busy.record_process(start(tmp_path, "import time; time.sleep(60)"))
+    scheduler_of(tmp_path, max_run_seconds=3600.0).tick()
+    assert not busy.stop_requested
+    scheduler_of(tmp_path, max_run_seconds=0.0001).tick()
+    assert busy.stop_requested
+    assert busy.stop_reason.startswith("It was at work for")
+    impatient = scheduler_of(tmp_path, max_run_seconds=0.0001, stop_grace_seconds=0.0)
+    impatient.tick()
+    assert not alive(busy.process())
 
 
 def test_a_running_run_keeps_the_others_waiting(tmp_path: Path, stores: list[JobStore]) -> None:
     busy, waiting = created(stores[0], 100), created(stores[1], 200)
     process = start(tmp_path, "import time; time.sleep(60)")
     busy.record_process(process)
-    scheduler = Scheduler(tmp_path, None)
+    scheduler = scheduler_of(tmp_path)
     scheduler.tick()
     assert [job.name for job in scheduler.running()] == [busy.name]
     assert waiting.process() is None
@@ -140,7 +171,7 @@ def test_a_running_run_keeps_the_others_waiting(tmp_path: Path, stores: list[Job
 
 def test_only_one_of_many_tickers_starts_the_next_run(tmp_path: Path, stores: list[JobStore]) -> None:
     jobs = [created(stores[0], 100), created(stores[1], 200)]
-    tickers = [threading.Thread(target=Scheduler(tmp_path, None).tick) for _ in range(6)]
+    tickers = [threading.Thread(target=scheduler_of(tmp_path).tick) for _ in range(6)]
     for ticker in tickers:
         ticker.start()
     for ticker in tickers:
@@ -151,7 +182,7 @@ def test_only_one_of_many_tickers_starts_the_next_run(tmp_path: Path, stores: li
 
 def test_a_scheduler_that_is_told_to_stop_stops(tmp_path: Path) -> None:
     stopped = threading.Event()
-    thread = threading.Thread(target=Scheduler(tmp_path, None).keep_ticking, args=(stopped, 0.01))
+    thread = threading.Thread(target=scheduler_of(tmp_path).keep_ticking, args=(stopped, 0.01))
     thread.start()
     stopped.set()
     thread.join(timeout=10)

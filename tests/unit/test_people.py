@@ -1,0 +1,127 @@
+"""Who may do what, decided in Studio: visitors look, people stay in their own folder, limits are told in words."""
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ftapp.contract.config import PublishConfig, parse_run_config
+from ftapp.contract.errors import JobError, LimitReached, NotAllowed
+from ftapp.people import LOCAL, NAME, VISITOR, Access, Person
+from ftapp.settings import read_settings
+from ftapp.studio import Studio
+from ftapp.studios import Studios
+from tests.running import write_rows
+
+LOOKS = {
+    "artifact_folder", "archive", "card", "chat_checkpoints", "chat_defaults", "chat_runs", "chat_state", "code",
+    "compare", "dataset", "datasets", "demo_config", "duration", "evaluation", "evaluation_config", "evaluation_report",
+    "evaluation_rows", "evaluations", "examples", "gpus", "held_out_row", "history", "log_tail", "memory",
+    "model_facts", "overlap", "parameters", "problems_csv", "publication", "publications", "queue", "recent_models",
+    "rows_from_chat",
+    "run", "runs", "search_examples", "votes",
+}  # fmt: skip
+"""Verbs that show something, to visitors too."""
+KEEPS = {
+    "close", "close_chat", "close_examiner", "close_idle", "close_preview", "give_way", "leave_page", "make_room",
+    "make_way", "open_page", "sweep", "use_token",
+}  # fmt: skip
+"""What the app itself calls, on behalf of nobody."""
+
+
+def test_every_verb_is_for_looking_or_asks_who_may_act() -> None:
+    verbs = {name: verb for name, verb in inspect.getmembers(Studio, inspect.isfunction) if not name.startswith("_")}
+    acting = {name for name, verb in verbs.items() if getattr(verb, "acts", False)}
+    assert sorted(set(verbs) - acting - LOOKS - KEEPS) == []
+    assert sorted(acting & (LOOKS | KEEPS)) == []
+    assert sorted((LOOKS | KEEPS) - set(verbs)) == []
+    visitor = Studio(read_settings(), VISITOR)
+    for name in acting:
+        given = [
+            None for one in inspect.signature(getattr(visitor, name)).parameters.values() if one.default is one.empty
+        ]
+        with pytest.raises(NotAllowed, match="a demo to look at"):
+            getattr(visitor, name)(*given)
+
+
+def test_a_visitor_sees_the_demo_alone(tmp_path: Path) -> None:
+    visitor = Studio(read_settings(), VISITOR)
+    assert [info.id for info in visitor.datasets()] == ["demo"]
+    assert visitor.memory(visitor.demo_config()).verdict
+    config = visitor.demo_config()
+    for id in ("Qwen/Qwen3-0.6B", str(tmp_path)):
+        with pytest.raises(NotAllowed):
+            visitor.memory(config.model_copy(update={"model": config.model.model_copy(update={"id": id})}))
+
+
+def test_folders_of_a_shared_machine_are_no_models(tmp_path: Path) -> None:
+    settings = read_settings()
+    ann = Studio(settings, Person("ann", shared=True))
+    rows = ann.add_dataset(write_rows(tmp_path / "rows.jsonl"), "rows.jsonl").id
+    other = settings.home / "bob" / "runs" / "x" / "model"
+    other.mkdir(parents=True)
+    link = settings.home / "ann" / "link"
+    link.symlink_to(other)
+    for folder in (other, link, settings.home / "ann" / ".." / "bob" / "runs" / "x" / "model", Path("/")):
+        config = parse_run_config({"model": {"id": str(folder)}, "data": {"dataset": rows}})
+        with pytest.raises(NotAllowed, match="a folder on this machine"):
+            ann.start_training(config)
+        with pytest.raises(NotAllowed):
+            ann.memory(config)
+        with pytest.raises(NotAllowed):
+            ann.model_facts(config.model)
+        with pytest.raises(NotAllowed):
+            ann.token_rows(rows, config.model)
+    for name in ("../bob/runs/x", "/etc", "..", ".x"):
+        with pytest.raises(JobError):
+            ann.run(name)
+    with pytest.raises(JobError):
+        ann.publish(PublishConfig(run="../bob", folder="/tmp/out"))
+
+
+def test_limits_are_told_in_words(tmp_path: Path) -> None:
+    settings = replace(read_settings(), max_runs=1)
+    studio = Studio(settings)
+    rows = studio.add_dataset(write_rows(tmp_path / "rows.jsonl"), "rows.jsonl").id
+    config = parse_run_config({"model": {"id": "demo"}, "data": {"dataset": rows}})
+    waiting = studio._jobs.create(config)
+    with pytest.raises(LimitReached, match="You have 1 runs waiting or at work, the most that are allowed here"):
+        studio.start_training(config)
+    studio.unqueue(waiting.name)
+    used = sum(path.stat().st_size for path in studio.folder.rglob("*") if path.is_file())
+    full = Studio(replace(settings, max_disk_bytes=used - 1))
+    with pytest.raises(LimitReached, match="MiB is the most that is allowed here"):
+        full.start_training(config)
+    with pytest.raises(LimitReached, match=r"and this needs 0 MiB.*Delete datasets or runs"):
+        full.add_dataset(write_rows(tmp_path / "more.jsonl", 5), "more.jsonl")
+
+
+def test_who_is_let_in() -> None:
+    access = Access.of("Owner", " lab ", "")
+    assert access.lets_in("owner", [])
+    assert access.lets_in("eve", ["x", "Lab"])
+    assert not access.lets_in("eve", ["laboratory"])
+    assert not Access.of().lets_in("", [""])
+    assert not [name for name in (LOCAL.name,) if not NAME.fullmatch(name)]
+    for name in (VISITOR.name, "..", ".hidden", "a/b", "", "-x", "x" * 100):
+        assert not NAME.fullmatch(name), name
+
+
+def test_a_name_that_another_account_had_before_opens_nothing() -> None:
+    studios = Studios(read_settings())
+    ann = Person("ann", shared=True)
+    studios.signed_in(ann, "id-1", "hf_first")
+    studios.signed_in(ann, "id-1", "hf_second")
+    assert studios.of(ann).settings.hub_token == "hf_second"
+    with pytest.raises(NotAllowed, match="Another account was called ann before"):
+        studios.signed_in(ann, "id-2", "hf_third")
+    assert studios.of(ann).settings.hub_token == "hf_second"
+    assert "hf_second" not in "".join(path.read_text() for path in studios.settings.home.rglob("*") if path.is_file())
+
+
+def test_the_installations_token_is_only_its_owners() -> None:
+    studios = Studios(replace(read_settings(), hub_token="hf_owner"))
+    assert studios.of(LOCAL).settings.hub_token == "hf_owner"
+    assert studios.of(VISITOR).settings.hub_token is None
+    assert studios.of(Person("ann", shared=True)).settings.hub_token is None
