@@ -1,6 +1,7 @@
 """The trainer's callback → events; it also carries requests to stop back to the trainer, and ends hopeless runs."""
 
 import math
+import os
 import signal
 import time
 from pathlib import Path
@@ -23,6 +24,10 @@ CHECKPOINT_SHARE = 0.03
 """… unless writing them would take more than this share of the time."""
 
 
+class StopAsked(Exception):
+    """Somebody asked to stop before the first step; there is nothing to save."""
+
+
 class Reporter(TrainerCallback):  # type: ignore[misc]
     """Says what the trainer does; rank 0 writes, every rank listens for the stop."""
 
@@ -30,6 +35,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._events = events
         self._stop_file = stop_file
         self._terminated = False
+        # several ranks would not all see it at the same place: they stop at their first step
+        self._preparing = int(os.environ.get("WORLD_SIZE", "1")) == 1
         self._broken = 0
         self._still = 0
         self._first = 0.0
@@ -45,12 +52,15 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._terminated = True
 
     def say(self, event: ev.Event) -> None:
-        """Write an event, on rank 0."""
+        """Write an event, on rank 0; raises StopAsked between the phases before training."""
         if self._events:
             self._events.append(event)
+        if self._preparing and isinstance(event, ev.Phase) and (self._terminated or self._stop_file.exists()):
+            raise StopAsked
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """The first step is about to run."""
+        self._preparing = False
         self.say(ev.Phase(name="training"))
         self._began = self._saved_at = time.monotonic()
 

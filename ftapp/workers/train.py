@@ -19,13 +19,14 @@ from ftapp.contract.duration import evaluation_steps
 from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.contract.memory import AUTO_LENGTH_LIMIT, CONTEXT, Machine, Plan, estimate, resolve
 from ftapp.store.adapters import adapter_folder, disagreements, pinned_revision
+from ftapp.store.checkpoints import last_whole, step_of
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
 from ftapp.store.weights import model_in
 from ftapp.workers import models, sources
 from ftapp.workers.continuing import Before, text_hash
 from ftapp.workers.order import step_cost
-from ftapp.workers.reporting import Reporter
+from ftapp.workers.reporting import Reporter, StopAsked
 from ftapp.workers.rows import TokenRows
 from ftapp.workers.tokens import Encoder
 from ftapp.workers.trainer import Trainer
@@ -40,8 +41,16 @@ INITIAL = "initial"
 
 def train(job: Job, events: EventLog | None) -> ev.Event:
     """Run the job's config to its end; returns Finished or Stopped, raises FtappError."""
+    try:
+        return _train(job, Reporter(events, job.folder / "stop"))
+    except StopAsked:
+        before = last_whole(job.folder / "checkpoints")
+        kept = next((name for name in ("adapter", "model") if (job.folder / name).is_dir()), None)
+        return ev.Stopped(step=step_of(before) if before else 0, artifact=kept)
+
+
+def _train(job: Job, say: Reporter) -> ev.Event:
     config = job.run_config()
-    say = Reporter(events, job.folder / "stop")
     on = models.hardware()
     world = int(os.environ.get("WORLD_SIZE", "1"))
 
