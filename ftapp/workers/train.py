@@ -79,6 +79,9 @@ def _train(job: Job, say: Reporter) -> ev.Event:
     # where the trackers that are not asked for a place would else leave files
     os.environ |= {"TENSORBOARD_LOGGING_DIR": str(job.folder / "tensorboard"), "WANDB_DIR": str(job.folder)}
     rows = TokenRows(job, config, encoder, min(limit, AUTO_LENGTH_LIMIT), say.say)
+    if rows.longest > limit:
+        words = f"The longest row has {rows.longest:,} tokens, {name} was made for {limit:,}: lower the maximum length."
+        say.say(ev.Note(level="warning", message=words))
     headers, machine = model_in(folder), _of_every_rank(_machine(on), on, world)
     share, overhead = config.batch.effective_size // world, MICRO_BATCH_TOKENS[machine.kind]
     plan = resolve(

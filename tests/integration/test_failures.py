@@ -148,6 +148,7 @@ def test_a_lack_of_memory_says_what_to_change(studio: Studio, tiny_llama: Path, 
     end = failure(finish(studio, run))
     assert (end.kind, end.changes) == ("memory", {"batch.micro_size": 8})
     assert end.message == "Out of memory."
+    assert any("was made for 256" in note.message for note in studio.run(run).state.notes), "told before"
     assert "8" in end.hint
     smaller = studio.start_changed(run)
     studio.kill(smaller)
