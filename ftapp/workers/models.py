@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -71,6 +72,19 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"The tokenizer in {folder} cannot be loaded: {_first_line(error)}.") from error
     return tokenizer
+
+
+def context_of(folder: Path, name: str) -> int | None:
+    """Tokens that a model was made for, by its config alone; raises ModelError."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{name} cannot be loaded: {_first_line(error)}.",
+            "Choose a causal language model that transformers knows without remote code.",
+        ) from error
+    found = getattr(config, "max_position_embeddings", None)
+    return int(found) if found else None
 
 
 def load_base(folder: Path, name: str, on: Hardware, dtype: torch.dtype, quantised: bool = False) -> PreTrainedModel:

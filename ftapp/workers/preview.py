@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from transformers import AutoConfig
-
 from ftapp.contract.chat import Error, Loading, Ready
 from ftapp.contract.config import ModelConfig
 from ftapp.contract.errors import FtappError, ModelError
@@ -17,7 +15,7 @@ from ftapp.contract.preview import Examine, Lengths, Measure, Page, Refusal, Rep
 from ftapp.store.datasets import DatasetStore
 from ftapp.workers import sources
 from ftapp.workers.examine import examine
-from ftapp.workers.models import load_tokenizer
+from ftapp.workers.models import context_of, load_tokenizer
 from ftapp.workers.tokens import IGNORED, Encoder, TokenRow
 
 SAMPLE = 20_000
@@ -35,11 +33,7 @@ class Preview:
         self._store, self._id = DatasetStore(dataset.parent), dataset.name
         folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), lambda _: None, weights=False)
         self._encoder = Encoder(load_tokenizer(folder), model.public_name)
-        try:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{model.public_name} cannot be used: {str(error).splitlines()[0][:300]}.") from error
-        self._context = int(getattr(config, "max_position_embeddings", None) or AUTO_LENGTH_LIMIT)
+        self._context = context_of(folder, model.public_name) or AUTO_LENGTH_LIMIT
         self._of_rows = 0
         self._rows: list[TokenRow] | None = None
         self._refusals: list[Refusal] = []

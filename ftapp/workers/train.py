@@ -59,29 +59,35 @@ def _train(job: Job, say: Reporter) -> ev.Event:
         say.say(found)
     earlier = Job(job.folder.parent / config.model.adapter) if config.model.adapter else None
     base = before.model(_pinned(config, earlier) if earlier else config.model)
-    folder, revision = sources.find_files(base, os.environ.get("HF_TOKEN"), say.say)
+    token = os.environ.get("HF_TOKEN")
+    folder, revision = sources.find_files(base, token, say.say, weights=False)
     if earlier and revision != pinned_revision(earlier):
         raise ModelError(
             f"{earlier.name} trained its adapter on revision {pinned_revision(earlier)}, this config names {revision}.",
             "Leave the revision empty to take the adapter's.",
         )
-    say.say(ev.Phase(name="loading"))
+    # the rows before the weights: what is wrong with them is told before a long download
+    say.say(ev.Phase(name="tokenising"))
     name = config.model.public_name
     encoder = Encoder(models.load_tokenizer(folder), name)
     for remark in encoder.notes:
         say.say(ev.Note(message=remark))
-    dtype = models.training_dtype(config.method, on)
-    model = models.load_base(folder, name, on, dtype, quantised=isinstance(config.method, QloraConfig))
-    packing = _packing(config, on, model)
-
-    say.say(ev.Phase(name="tokenising"))
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or AUTO_LENGTH_LIMIT
-    # where the trackers that are not asked for a place would else leave files
-    os.environ |= {"TENSORBOARD_LOGGING_DIR": str(job.folder / "tensorboard"), "WANDB_DIR": str(job.folder)}
+    limit = models.context_of(folder, name) or AUTO_LENGTH_LIMIT
     rows = TokenRows(job, config, encoder, min(limit, AUTO_LENGTH_LIMIT), say.say)
     if rows.longest > limit:
         words = f"The longest row has {rows.longest:,} tokens, {name} was made for {limit:,}: lower the maximum length."
         say.say(ev.Note(level="warning", message=words))
+    template_hash = text_hash(str(encoder.tokenizer.chat_template))
+    for difference in before.check(template_hash, rows.hash):
+        say.say(difference)
+
+    folder, _ = sources.find_files(base.model_copy(update={"revision": revision}), token, say.say)
+    say.say(ev.Phase(name="loading"))
+    dtype = models.training_dtype(config.method, on)
+    model = models.load_base(folder, name, on, dtype, quantised=isinstance(config.method, QloraConfig))
+    packing = _packing(config, on, model)
+    # where the trackers that are not asked for a place would else leave files
+    os.environ |= {"TENSORBOARD_LOGGING_DIR": str(job.folder / "tensorboard"), "WANDB_DIR": str(job.folder)}
     headers, machine = model_in(folder), _of_every_rank(_machine(on), on, world)
     share, overhead = config.batch.effective_size // world, MICRO_BATCH_TOKENS[machine.kind]
     plan = resolve(
@@ -89,10 +95,6 @@ def _train(job: Job, say: Reporter) -> ev.Event:
     )
     predicted = estimate(headers, config, plan, machine)
     arguments = _arguments(job, config, on, world, rows, plan, packing)
-    template_hash = text_hash(str(encoder.tokenizer.chat_template))
-    for difference in before.check(template_hash, rows.hash):
-        say.say(difference)
-
     total = sum(p.numel() for p in model.parameters())
     if isinstance(config.method, QloraConfig):
         total = int(model.num_parameters())
