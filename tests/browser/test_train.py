@@ -131,14 +131,25 @@ def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, serve
 
     # somebody zooms in and points at the curve: both last while it grows
     chart = page.locator("#train-loss .js-plotly-plot")
-    chart.evaluate("chart => Plotly.relayout(chart, {'xaxis.range[0]': 10, 'xaxis.range[1]': 20})")
-    chart.locator(".draglayer .nsewdrag").first.hover()
-    expect(chart.locator(".hoverlayer")).to_contain_text("held-out loss : 2")
+    area = chart.locator(".draglayer .nsewdrag").first
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 4, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, middle + 2, steps=5)
+    page.mouse.up()
+    wait_for(lambda: zoomed(page)[0] > 5, "the zoom")
+    zoom = zoomed(page)
+    area.hover()
+    expect(chart.locator(".hoverlayer")).to_contain_text("held-out loss")
+    pointed_at = chart.locator(".hoverlayer").text_content()
     log = EventLog(job.folder / "events.jsonl")
     log.append(ev.Metrics(step=41, total_steps=41, epoch=1, loss=3.0, tokens=50 * 41, seconds=41.0))
     wait_for(lambda: len(losses_on_screen(page)) == 41, "the next step")
-    assert chart.evaluate("chart => chart.layout.xaxis.range") == [10, 20]
-    expect(chart.locator(".hoverlayer")).to_contain_text("held-out loss : 2")
+    assert zoomed(page) == zoom
+    assert chart.locator(".hoverlayer").text_content() == pointed_at
     tab(page, "Configure")
     tab(page, "Train")
     wait_for(lambda: len(losses_on_screen(page)) == 41, "the whole curve, though its chart may be another")
@@ -154,6 +165,11 @@ def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, serve
     page.locator("#train-below input").click()
     page.get_by_role("option", name="tokens / s").click()
     wait_for(lambda: "tokens / s" in page.locator("#train-loss").inner_html(), "its axis")
+
+
+def zoomed(page: Page) -> list[float]:
+    """The steps between which the curve is shown."""
+    return list(page.evaluate("document.querySelector('#train-loss .js-plotly-plot').layout.xaxis.range"))
 
 
 def spread(page: Page) -> float:
