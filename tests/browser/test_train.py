@@ -123,11 +123,17 @@ def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, serve
     studio = own(served)
     job = studio._jobs.create(parse_run_config({"data": {"dataset": "sums"}}))
     end(job, losses=tuple(2.0 + number % 2 for number in range(40)))
+    log = EventLog(job.folder / "events.jsonl")
+
+    def step(number: int) -> None:
+        log.append(ev.Metrics(step=number, total_steps=50, epoch=1, loss=3.0, tokens=50 * number, seconds=number))
+
+    step(41)
     me = psutil.Process()
     job.record_process(ProcessId(pid=me.pid, created=me.create_time()))  # as if this process trained
     page.reload()
     tab(page, "Train")
-    wait_for(lambda: len(losses_on_screen(page)) == 40, "the curve")
+    wait_for(lambda: len(losses_on_screen(page)) == 41, "the curve")
 
     # somebody zooms in and points at the curve: both last while it grows
     chart = page.locator("#train-loss .js-plotly-plot")
@@ -145,14 +151,13 @@ def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, serve
     area.hover()
     expect(chart.locator(".hoverlayer")).to_contain_text("held-out loss")
     pointed_at = chart.locator(".hoverlayer").text_content()
-    log = EventLog(job.folder / "events.jsonl")
-    log.append(ev.Metrics(step=41, total_steps=41, epoch=1, loss=3.0, tokens=50 * 41, seconds=41.0))
-    wait_for(lambda: len(losses_on_screen(page)) == 41, "the next step")
+    step(42)
+    wait_for(lambda: len(losses_on_screen(page)) == 42, "the next step")
     assert zoomed(page) == zoom
     assert chart.locator(".hoverlayer").text_content() == pointed_at
     tab(page, "Configure")
     tab(page, "Train")
-    wait_for(lambda: len(losses_on_screen(page)) == 41, "the whole curve, though its chart may be another")
+    wait_for(lambda: len(losses_on_screen(page)) == 42, "the whole curve, though its chart may be another")
     log.append(ev.Finished(artifact="adapter"))
     job.record_process(WORKER)
     expect(page.locator("#train-status")).to_contain_text("Finished")
