@@ -8,8 +8,6 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from transformers import AutoConfig
-
 from ftapp.contract.chat import Error, Loading, Ready
 from ftapp.contract.config import ModelConfig
 from ftapp.contract.errors import FtappError, ModelError
@@ -19,7 +17,7 @@ from ftapp.contract.preview import Examine, Lengths, Measure, Page, Refusal, Rep
 from ftapp.store.datasets import DatasetStore
 from ftapp.workers import sources
 from ftapp.workers.examine import examine
-from ftapp.workers.tokens import IGNORED, Encoder, TokenRow, load_tokenizer
+from ftapp.workers.tokens import IGNORED, Encoder, TokenRow, context_of, load_tokenizer
 
 SAMPLE = 20_000
 """Rows that are measured of a larger dataset, drawn with a fixed seed; of the others one of each shape is rendered."""
@@ -36,13 +34,9 @@ class Preview:
 
     def __init__(self, dataset: Path, model: ModelConfig) -> None:
         self._store, self._id = DatasetStore(dataset.parent), dataset.name
-        folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), lambda: None, weights=False)
+        folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), lambda _: None, weights=False)
         self._encoder = Encoder(load_tokenizer(folder), model.public_name)
-        try:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{model.public_name} cannot be used: {str(error).splitlines()[0][:300]}.") from error
-        self._context = int(getattr(config, "max_position_embeddings", None) or AUTO_LENGTH_LIMIT)
+        self._context = context_of(folder, model.public_name) or AUTO_LENGTH_LIMIT
         self._of_rows = 0
         self._rows: list[TokenRow] | None = None
         self._refusals: list[Refusal] = []

@@ -116,7 +116,6 @@ def test_base_and_tuned_answer_side_by_side_and_a_correction_becomes_a_row(
     page.locator("#chat-box .editing button[type=submit]").click()
     page.wait_for_function(LONG, timeout=MINUTE)
     took = page.evaluate(STOP)
-    print("STOP TOOK", took)
     assert took < 1.0, "seconds until Stop is answered, while two long answers stream"
     expect(exchange(page, 0)).to_contain_text("stopped")
     expect(exchange(page, 0)).to_contain_text("What is 5 plus 6?")

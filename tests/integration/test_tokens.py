@@ -20,7 +20,7 @@ from ftapp.workers import preview
 from ftapp.workers.questions import longest_answer, questions, show_examples, think
 from ftapp.workers.tokens import IGNORED, Encoder
 from tests.integration.conftest import Trained
-from tests.models import tokenizer
+from tests.models import CHATML, tokenizer
 from tests.running import write_rows
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -120,6 +120,14 @@ def test_a_template_that_never_ends_an_answer_is_refused() -> None:
     fast = tokenizer(endless + "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
     with pytest.raises(ModelError, match="never learn to stop"):
         Encoder(fast, "endless")
+
+
+def test_a_template_that_ends_the_conversation_with_one_more_token_still_stops_after_the_answer() -> None:
+    """As some do: <|im_end|> after each turn, and <|endoftext|> after the last."""
+    made = Encoder(tokenizer(CHATML + "{% if not add_generation_prompt %}{{ '<|endoftext|>' }}{% endif %}"), "two ends")
+    assert made.stop_token == "<|im_end|>"
+    assert learned(made, ONE) == ["It is 2.<|im_end|>\n<|endoftext|>"]
+    assert [text.split("<|im_end|>")[0] for text in learned(made, TWO)] == ["It is 2.", "It is 4."]
 
 
 def test_a_model_without_a_template_gets_one_that_stops() -> None:
