@@ -71,6 +71,10 @@ class Settings:
     """`FTAPP_MAX_RUNS`: one person's runs in the queue and at work; no limit by default, 5 with sign-in."""
     max_requests: int | None = None
     """`FTAPP_MAX_REQUESTS`: one person's requests in a minute; no limit by default, 1200 with sign-in."""
+    volume: Path | None = None
+    """`FTAPP_VOLUME`: a mounted folder that outlives the disk; finished work is copied there and taken back."""
+    sleep: int | None = None
+    """`FTAPP_SLEEP`: seconds after which the Space sleeps when nothing is at work, as `deploy` set it; -1: never."""
 
     @property
     def local(self) -> bool:
@@ -107,7 +111,16 @@ def read_settings() -> Settings:
         max_run_seconds=_limit("FTAPP_MAX_RUN_HOURS", 24 if sign_in else None, 3600),
         max_runs=_limit("FTAPP_MAX_RUNS", 5 if sign_in else None),
         max_requests=_limit("FTAPP_MAX_REQUESTS", 1200 if sign_in else None),
+        volume=_mount(),
+        sleep=int(_number("FTAPP_SLEEP", 0, -1, 31_536_000)) or None,
     )
+
+
+def _mount() -> Path | None:
+    text = os.environ.get("FTAPP_VOLUME")
+    if text and not Path(text).is_absolute():
+        raise ConfigError(f"FTAPP_VOLUME is {text!r}.", "Set it to a folder's full path, such as /data.")
+    return Path(text) if text else None
 
 
 def read_llama_cpp() -> Path | None:

@@ -168,7 +168,7 @@ class _Publication:
         state = self._run.refresh()
         revision = state.resolved.values.get("model.revision") if state.resolved else None
         model = self._run_config.model.model_copy(update={"revision": revision or self._run_config.model.revision})
-        return sources.find_files(model, self._token, lambda: self._say(ev.Phase(name="downloading")))[0]
+        return sources.find_files(model, self._token, self._say)[0]
 
     def _merge(self, out: Path) -> ev.Verified:
         # torch takes seconds to load, and only a merge needs it

@@ -24,7 +24,7 @@ T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 """What is being done, bytes done, bytes in all; raises to end the push."""
 
-TRIES, LONGEST_WAIT = 5, 60.0
+TRIES, FIRST_WAIT, LONGEST_WAIT = 5, 0.5, 60.0
 OF_A_MODEL = re.compile(
     r"(base/.*|adapter_(model|config)\..*|(pytorch_)?model.*\.(safetensors|bin)|.*\.safetensors(\.index\.json)?"
     r"|loss\.png|chat_template\.(json|jinja)|(added|special)_tokens.*\.json|merges\.txt|vocab\.(json|txt))"
@@ -201,7 +201,7 @@ def _passing(error: Exception) -> bool:
 def _wait(error: Exception, attempt: int) -> float:
     asked = getattr(error, "response", None)
     named = str(asked.headers.get("Retry-After", "")) if asked is not None else ""
-    return min(LONGEST_WAIT, float(named) if named.isdecimal() else 0.5 * 2**attempt)
+    return min(LONGEST_WAIT, float(named) if named.isdecimal() else FIRST_WAIT * 2**attempt)
 
 
 def _git_id(path: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ftapp.contract.config import LoraConfig, PublishConfig
+from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import HubError, JobError
 from ftapp.settings import Settings
 from ftapp.studio import Studio
@@ -377,18 +377,6 @@ def test_killed_in_the_middle_of_a_push_it_goes_on_with_what_was_made(whole: Tra
     third = finished(whole, whole.studio.publish(PublishConfig(run=whole.run, artifact="merged")))
     assert third.status == "finished", third.message
     assert "made again" in third.state.notes[0].message
-
-
-def test_what_peft_alone_can_merge_is_checked_just_so(tmp_path: Path, tiny_llama: Path) -> None:
-    studio = Studio(Settings(tmp_path / "home", "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
-    config = config_for(studio, tiny_llama, tmp_path, duration={"max_steps": 12})
-    run = studio.start_training(config.model_copy(update={"method": LoraConfig(dora=True)}))
-    assert finish(studio, run).status == "finished"
-    view = finished(Trained(studio, run, tiny_llama), studio.publish(PublishConfig(run=run, artifact="merged")))
-    assert view.status == "finished", view.message
-    assert "Merged in memory by PEFT, since the adapter uses use_dora" in view.state.notes[0].message
-    assert view.state.verified
-    assert view.state.verified.passed
 
 
 CONVERTER = """

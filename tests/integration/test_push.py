@@ -25,6 +25,7 @@ PUSH = (
     "from ftapp.store.artifacts import files_in\n"
     "from ftapp.workers import push\n"
     "from ftapp.workers.publish import _sha256\n"
+    "push.FIRST_WAIT = 0.02\n"
     "folder, config = Path(sys.argv[2]), parse_publish_config(json.loads(sys.argv[1]))\n"
     "hashes = {path.relative_to(folder).as_posix(): _sha256(path) for path in files_in(folder)}\n"
     "if sys.argv[3:]: (folder / sys.argv[3]).write_bytes(b'{}')\n"

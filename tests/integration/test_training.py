@@ -120,12 +120,19 @@ def test_a_second_run_waits_for_the_first(studio: Studio, tiny_llama: Path, tmp_
     assert finish(studio, second).status == "finished"
 
 
-def test_the_worker_ignores_the_end_of_its_parent(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
+def test_the_worker_ignores_the_end_of_its_parent_and_stops_before_it_begins(
+    studio: Studio, tiny_llama: Path, tmp_path: Path
+) -> None:
     run = studio.start_training(config_for(studio, tiny_llama, tmp_path, **LONG))
     started = wait_for(lambda: studio.run(run).state.started, "the start")
     assert os.getsid(started.pid) != os.getsid(0)
     assert not psutil.Process(started.pid).net_connections()
-    studio.kill(run)
+
+    studio.stop(run)  # it still loads its libraries: there is nothing to save yet
+    view = finish(studio, run)
+    assert (view.status, view.message) == ("stopped", "Stopped before the first step")
+    assert view.state.metrics == []
+    assert not view.has_result
 
 
 def test_models_that_cannot_be_used_are_refused_before_a_run_exists(
