@@ -148,13 +148,21 @@ def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, serve
     page.mouse.up()
     wait_for(lambda: zoomed(page)[0] > 5, "the zoom")
     zoom = zoomed(page)
-    area.hover()
-    expect(chart.locator(".hoverlayer")).to_contain_text("held-out loss")
-    pointed_at = chart.locator(".hoverlayer").text_content()
+
+    def pointed_at() -> str:
+        return str(chart.locator(".hoverlayer").text_content())
+
+    def point() -> str:
+        page.mouse.move(box["x"] + box["width"] / 3, middle)
+        page.mouse.move(box["x"] + box["width"] / 3 + 4, middle, steps=2)
+        return pointed_at()
+
+    words = wait_for(point, "what is pointed at")
+    assert "held-out loss" in words
     step(42)
     wait_for(lambda: len(losses_on_screen(page)) == 42, "the next step")
     assert zoomed(page) == zoom
-    assert chart.locator(".hoverlayer").text_content() == pointed_at
+    wait_for(lambda: pointed_at() == words, "what was pointed at before", 10)
     tab(page, "Configure")
     tab(page, "Train")
     wait_for(lambda: len(losses_on_screen(page)) == 42, "the whole curve, though its chart may be another")
