@@ -6,7 +6,7 @@ from pathlib import Path
 from ftapp.card import card_of, check_card
 from ftapp.contract.config import FullConfig, PublishConfig, refusal
 from ftapp.contract.elsewhere import short_name
-from ftapp.contract.errors import HubError, HubUnreachable, JobError, NotAllowed
+from ftapp.contract.errors import HubError, HubUnreachable, JobError, LimitReached, NotAllowed
 from ftapp.contract.events import Finished
 from ftapp.evaluations import Evaluations
 from ftapp.hub import Account, Hub
@@ -15,7 +15,7 @@ from ftapp.processes.child import alive
 from ftapp.processes.launch import launch
 from ftapp.store import artifacts
 from ftapp.store.archives import zipped
-from ftapp.store.jobs import Job
+from ftapp.store.jobs import ACTIVE, Job
 from ftapp.views import PublicationView
 
 SETTINGS = "https://huggingface.co/settings/tokens"
@@ -114,9 +114,18 @@ class Publishing(Evaluations):
             raise JobError(f"{config.run} has no trained model yet.", "Wait for it to finish, or choose another run.")
         if config.artifact == "adapter" and isinstance(view.config.method, FullConfig):
             raise JobError(f"{config.run} trained the whole model, so it has no adapter.", "Publish the merged model.")
+        if config.artifact == "gguf" and not self.settings.llama_cpp:
+            raise JobError(
+                "GGUF files are made by llama.cpp, and FTAPP_LLAMA_CPP names none.",
+                "Set it to the folder of a llama.cpp; or publish the merged model and use the commands shown there.",
+            )
         if any(publication.active for publication in self.publications(config.run)):
             raise JobError(f"{config.run} is being published already.", "Wait for that to end, or stop it.")
         token = self._token(token)
+        if self.person.shared and (busy := self._publishing()):
+            raise LimitReached(
+                f"{busy} is being published: one at a time is allowed here.", "Wait for that to end, or stop it."
+            )
         if config.card:
             check_card(config.card)
             if token and token in config.card:
@@ -156,6 +165,11 @@ class Publishing(Evaluations):
         folder = self.artifact_folder(run, number)
         name = f"{short_name(self.publication(run, number).config)}-{folder.name}"
         return f"{name}.zip", zipped(folder, name)
+
+    def _publishing(self) -> str:
+        """The name of a run that is being published right now; empty if none is."""
+        jobs = (job for run, _ in self._runs.all() for job in self._jobs.publications(run))
+        return next((job.folder.parents[1].name for job in jobs if job.status(alive(job.process())) in ACTIVE), "")
 
     def _token(self, token: str | None) -> str | None:
         return (token or "").strip() or self.settings.hub_token

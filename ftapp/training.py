@@ -191,10 +191,10 @@ class Training(Catalogue):
 
     def _refuse_many(self) -> None:
         """Raise LimitReached if this person has as many runs waiting and at work as may be."""
-        most, now = self.settings.max_runs, len(self._runs.active())
-        if most and now >= most:
+        most = self.settings.max_runs
+        if most and (now := self.scheduler.count(self.person.name)) >= most:
             raise LimitReached(
-                f"You have {now} runs waiting or at work, the most that are allowed here.",
+                f"You have {now} runs and evaluations waiting or at work, the most that are allowed here.",
                 "Wait for one to end, or take one out of the queue.",
             )
 

@@ -7,14 +7,16 @@ import pytest
 
 # trainings beside one another, or beside a browser: threads that wait for work by spinning would take the others' core
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# hundreds of processes start: without it each would compile all of ftapp anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh FTAPP_HOME, and no setting of whoever runs the tests."""
-    names = ("HOST", "PORT", "MAX_UPLOAD_MB", "MAX_UNPACKED_MB", "STOP_GRACE", "CHAT_IDLE", "DEVICES")
-    for name in (*(f"FTAPP_{name}" for name in names), "HF_TOKEN", "SPACE_ID"):
-        monkeypatch.delenv(name, raising=False)
+    for name in os.environ:
+        if name.startswith(("FTAPP_", "SPACE_", "OAUTH_", "OPENID_")) or name == "HF_TOKEN":
+            monkeypatch.delenv(name)
     folder = tmp_path / "home"
     monkeypatch.setenv("FTAPP_HOME", str(folder))
     return folder

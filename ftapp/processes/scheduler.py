@@ -68,6 +68,12 @@ class Scheduler:
         evaluated = [Job(job.folder.parents[1]) for job, status in self._evaluating() if status != "queued"]
         return training + evaluated
 
+    def count(self, user: str) -> int:
+        """How many runs and evaluations of a user wait or work."""
+        own = self._home / user
+        evaluations = [job for job, _ in self._evaluating() if job.folder.is_relative_to(own)]
+        return len(self.runs(own / "runs").active()) + len(evaluations)
+
     def enqueue(self, evaluation: Job) -> None:
         """Let an evaluation run when the accelerator is free; raises StorageError."""
         with alone(self._home / ".scheduler.lock"):

@@ -85,10 +85,14 @@ def resume(run: RunName, json: EventsAsJson = False) -> None:
 def merge(
     run: RunName,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the merged model is written.")],
+    gguf: Annotated[
+        str | None, typer.Option("--gguf", metavar="TYPE", help="As a GGUF file: q8_0, bf16 or f16.")
+    ] = None,
     json: EventsAsJson = False,
 ) -> None:
     """Merge a run's adapter into its base model and write the result, checked, to a folder."""
-    _publish({"run": run, "artifact": "merged", "folder": str(to.expanduser().absolute())}, json)
+    kind = {"artifact": "gguf", "gguf_type": gguf} if gguf else {"artifact": "merged"}
+    _publish({"run": run, **kind, "folder": str(to.expanduser().absolute())}, json)
 
 
 def push(

@@ -15,8 +15,7 @@ from ftapp.contract.errors import ModelError
 from ftapp.contract.examples import Example, Message, RowProblem
 from ftapp.contract.models import Examined
 from ftapp.workers import sources
-from ftapp.workers.models import load_tokenizer
-from ftapp.workers.tokens import PROBE, Encoder
+from ftapp.workers.tokens import PROBE, Encoder, load_tokenizer
 
 OTHER_TASKS = ("ForMaskedLM", "Classification", "ForQuestionAnswering", "ForMultipleChoice", "EncoderModel")
 SYSTEM = Message(role="system", content="Be brief.")

@@ -17,7 +17,7 @@ from ftapp.contract import events as ev
 from ftapp.contract.config import FullConfig, QloraConfig
 from ftapp.store.jobs import Job
 from ftapp.workers import models, sources
-from ftapp.workers.tokens import Encoder
+from ftapp.workers.tokens import Encoder, load_tokenizer
 
 ADAPTERS_KEPT = 4
 """In memory on the one base, those used last."""
@@ -99,7 +99,7 @@ class RunModel:
     def _read(self, folder: Path) -> _Adapter:
         """All but the weights."""
         self._made += 1
-        encoder = Encoder(models.load_tokenizer(folder), self._name)
+        encoder = Encoder(load_tokenizer(folder), self._name)
         places = (folder, self._base_folder)
         stated = next((path for place in places if (path := place / "generation_config.json").is_file()), None)
         known = json.loads(stated.read_text()).get("eos_token_id") if stated else None

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from ftapp.contract.errors import ModelError
 from ftapp.contract.examples import Example, Message, RowProblem
@@ -37,6 +38,34 @@ class TokenRow:
     input_ids: list[int]
     labels: list[int]
     """The token's own id where it is learned, IGNORED elsewhere."""
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder; raises ModelError."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"The tokenizer in {folder} cannot be loaded: {first_line(error)}.") from error
+    return tokenizer
+
+
+def context_of(folder: Path, name: str) -> int | None:
+    """Tokens that a model was made for, by its config alone; raises ModelError."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{name} cannot be loaded: {first_line(error)}.",
+            "Choose a causal language model that transformers knows without remote code.",
+        ) from error
+    found = getattr(config, "max_position_embeddings", None)
+    return int(found) if found else None
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says first, as part of a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")[:300]
 
 
 class Encoder:
@@ -111,7 +140,8 @@ class Encoder:
     def pieces(self, row: TokenRow) -> list[Piece]:
         """The row's tokens as text, each with its label; tokens that are whole characters only together stay so."""
         found: list[Piece] = []
-        special = set(self.tokenizer.all_special_ids)
+        named = self.tokenizer.added_tokens_decoder.items()  # such as the start of a turn, which no attribute names
+        special = set(self.tokenizer.all_special_ids) | {id for id, token in named if token.special}
         waiting: list[int] = []
         for token, label in zip(row.input_ids, row.labels, strict=True):
             trained = label != IGNORED

@@ -28,7 +28,7 @@ from ftapp.workers.continuing import Before, text_hash
 from ftapp.workers.order import step_cost
 from ftapp.workers.reporting import Reporter, StopAsked
 from ftapp.workers.rows import TokenRows
-from ftapp.workers.tokens import Encoder
+from ftapp.workers.tokens import Encoder, context_of, load_tokenizer
 from ftapp.workers.trainer import Trainer
 
 POINTS = 4000
@@ -69,10 +69,10 @@ def _train(job: Job, say: Reporter) -> ev.Event:
     # the rows before the weights: what is wrong with them is told before a long download
     say.say(ev.Phase(name="tokenising"))
     name = config.model.public_name
-    encoder = Encoder(models.load_tokenizer(folder), name)
+    encoder = Encoder(load_tokenizer(folder), name)
     for remark in encoder.notes:
         say.say(ev.Note(message=remark))
-    limit = models.context_of(folder, name) or AUTO_LENGTH_LIMIT
+    limit = context_of(folder, name) or AUTO_LENGTH_LIMIT
     rows = TokenRows(job, config, encoder, min(limit, AUTO_LENGTH_LIMIT), say.say)
     if rows.longest > limit:
         words = f"The longest row has {rows.longest:,} tokens, {name} was made for {limit:,}: lower the maximum length."

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from tests.bench import chat, datasets, history, memory, merge, page, speed, steps
+from tests.bench import chat, datasets, history, load, memory, merge, page, speed, steps
 from tests.bench.table import HEAD, INTRODUCTION, Row, machine
 
 
@@ -22,6 +22,7 @@ def main() -> None:
         "memory": memory.measure,
         "chat": chat.measure,
         "merge": merge.measure,
+        "load": load.measure,
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[], help=f"of {', '.join(parts)}")

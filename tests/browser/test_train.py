@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import psutil
+import pytest
 from playwright.sync_api import Page, expect
 
 from ftapp.contract import events as ev
@@ -28,6 +29,7 @@ def choose_runs(page: Page, *names: str) -> None:
     page.keyboard.press("Escape")
 
 
+@pytest.mark.opens_the_page_later
 def test_waiting_runs_are_put_in_order_taken_out_and_put_back(page: Page, served: Served, tmp_path: Path) -> None:
     studio = own(served)
     base = make("llama", tmp_path / "tiny")
@@ -35,7 +37,7 @@ def test_waiting_runs_are_put_in_order_taken_out_and_put_back(page: Page, served
     first = studio.start_training(config)
     second, third = studio.start_training(config), studio.start_training(config)
     wait_for_step(studio, first, 1)
-    page.reload()
+    page.goto(served.url)
     tab(page, "Train")
     tab(page, "All runs and the queue")
     expect(page.locator("#history-queue")).to_contain_text("2 runs wait for the machine")
@@ -59,6 +61,7 @@ def test_waiting_runs_are_put_in_order_taken_out_and_put_back(page: Page, served
     studio.kill(first)
 
 
+@pytest.mark.opens_the_page_later
 def test_runs_are_searched_named_compared_and_deleted(page: Page, served: Served, tmp_path: Path) -> None:
     studio = own(served)
     info = studio.add_dataset(write_rows(tmp_path / "sums.jsonl"), "sums.jsonl")
@@ -68,7 +71,7 @@ def test_runs_are_searched_named_compared_and_deleted(page: Page, served: Served
             parse_run_config({"data": {"dataset": info.id}, "method": {"type": "lora", "rank": rank}})
         )
         runs.append(end(job, ev.Finished(artifact="adapter"), (3.0, loss)).name)
-    page.reload()
+    page.goto(served.url)
     tab(page, "Train")
     tab(page, "All runs and the queue")
     table = page.locator("#history-table")
@@ -101,6 +104,7 @@ def test_runs_are_searched_named_compared_and_deleted(page: Page, served: Served
     assert [row.name for row in studio.history()] == [runs[2]]
 
 
+@pytest.mark.opens_the_page_later
 def test_a_failed_run_starts_again_with_what_its_failure_suggests(page: Page, served: Served, tmp_path: Path) -> None:
     studio = own(served)
     config = config_for(studio, make("llama", tmp_path / "tiny"), tmp_path / "rows", duration={"max_steps": 2})
@@ -108,7 +112,7 @@ def test_a_failed_run_starts_again_with_what_its_failure_suggests(page: Page, se
         kind="memory", message="Out of memory.", hint="Try fewer.", changes={"batch.micro_size": 4}, traceback=""
     )
     name = end(studio._jobs.create(config), failed).name
-    page.reload()
+    page.goto(served.url)
     tab(page, "Train")
     expect(page.locator("#train-status")).to_contain_text("Out of memory.")
     expect(page.locator("#train-changed")).to_have_text("Start again with: Micro-batch size 4")
@@ -119,6 +123,7 @@ def test_a_failed_run_starts_again_with_what_its_failure_suggests(page: Page, se
     expect(page.locator("#train-status")).to_contain_text("Finished", timeout=120_000)
 
 
+@pytest.mark.opens_the_page_later
 def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, served: Served) -> None:
     studio = own(served)
     job = studio._jobs.create(parse_run_config({"data": {"dataset": "sums"}}))
@@ -131,7 +136,7 @@ def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, serve
     step(41)
     me = psutil.Process()
     job.record_process(ProcessId(pid=me.pid, created=me.create_time()))  # as if this process trained
-    page.reload()
+    page.goto(served.url)
     tab(page, "Train")
     wait_for(lambda: len(losses_on_screen(page)) == 41, "the curve")
 

@@ -47,11 +47,13 @@ def test_the_readme_is_short() -> None:
     assert len(prose.split()) <= 750
 
 
-def test_the_readme_names_every_setting() -> None:
-    known = set(re.findall(r"FTAPP_[A-Z_]+|HF_TOKEN", (ROOT / "ftapp/settings.py").read_text(encoding="utf-8")))
+def test_the_papers_name_every_setting() -> None:
+    page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+    names = r"(?:FTAPP|OAUTH|SPACE|OPENID)_[A-Z_]+|HF_TOKEN"
+    known = set(re.findall(names, (ROOT / "ftapp/settings.py").read_text(encoding="utf-8")))
     assert known
-    assert sorted(name for name in known if f"`{name}`" not in README) == []
-    assert sorted(set(re.findall(r"FTAPP_[A-Z_]+", README)) - known) == []
+    assert sorted(name for name in known if f"`{name}`" not in page) == []
+    assert sorted(set(re.findall(names, page + README)) - known) == []
 
 
 def test_the_readmes_links_lead_somewhere() -> None:
@@ -96,6 +98,10 @@ def test_the_spaces_front_page_is_a_docker_space() -> None:
     assert front["sdk"] == "docker"
     assert f"FTAPP_PORT={front['app_port']}" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert len(front["short_description"]) <= 60
+    assert front["hf_oauth"] is True
+    assert front["hf_oauth_expiration_minutes"] == 480
+    assert set(front["hf_oauth_scopes"]) == {"contribute-repos", "gated-repos", "read-repos"}, "the least that can push"
+    assert "huggingface.co/spaces/OWNER/NAME?duplicate=true" in text
 
 
 def test_the_repository_does_not_name_where_it_was_written() -> None:

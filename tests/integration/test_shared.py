@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import httpx2
 import pytest
 
 from ftapp.contract import events as ev
+from ftapp.contract.errors import ConfigError
 from ftapp.people import Person
 from ftapp.settings import read_settings
 from ftapp.studio import Studio
@@ -316,6 +317,9 @@ def test_everything_carries_security_headers(shared: Shared) -> None:
         "/gradio_api/runs",
     ):
         assert client.get(path).status_code == 404
+    config = client.get("/config").json()
+    assert not config["analytics_enabled"]
+    assert not config.get("run_history")
     page = client.get("/").text
     for word in (OWNERS_TOKEN, CLIENT_SECRET, "googletagmanager", "huggingface.co/telemetry"):
         assert word not in page
@@ -332,3 +336,12 @@ def test_a_push_uses_the_token_of_who_signed_in(
     )
     assert "bob" in told, told
     assert "owner" not in told
+
+
+def test_another_address_needs_a_password() -> None:
+    from app import create_app
+
+    for host in ("0.0.0.0", "::", "192.0.2.1"):
+        with pytest.raises(ConfigError, match=f"FTAPP_HOST is {host}: whoever reaches that address") as caught:
+            create_app(replace(read_settings(), host=host)).start()
+        assert "FTAPP_PASSWORD" in caught.value.hint

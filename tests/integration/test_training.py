@@ -1,5 +1,6 @@
 """Training with real processes: every method learns; stop saves; a killed worker is told as lost and can be resumed."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -8,6 +9,7 @@ import psutil
 import pytest
 
 from ftapp.contract import events as ev
+from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.studio import Studio
 from ftapp.views import JobView
@@ -55,6 +57,17 @@ def test_lora_learns_and_says_everything(trained: Trained) -> None:
 def test_qlora_and_full_learn(studio: Studio, tiny_llama: Path, tmp_path: Path, method: str) -> None:
     view = finish(studio, studio.start_training(config_for(studio, tiny_llama, tmp_path, method)))
     assert_learned(view)
+    number = studio.publish(PublishConfig(run=view.name, artifact="merged"))
+    made = wait_for(lambda: (one := studio.publication(view.name, number)) and not one.active and one, "the merge")
+    assert made.status == "finished", made.message
+    folder = studio.artifact_folder(view.name, number)
+    assert "quantization_config" not in json.loads((folder / "config.json").read_text())
+    if method == "qlora":  # into the base as its files have it, in 16 bit, and not as it was trained on
+        assert made.state.verified
+        assert made.state.verified.passed
+        assert {path.name for path in folder.glob("*.safetensors")} == {
+            path.name for path in tiny_llama.glob("*.safetensors")
+        }
 
 
 def test_stop_saves_an_adapter_that_loads(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:

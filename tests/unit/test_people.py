@@ -15,12 +15,12 @@ from ftapp.studios import Studios
 from tests.running import write_rows
 
 LOOKS = {
-    "artifact_folder", "archive", "card", "chat_checkpoints", "chat_defaults", "chat_runs", "chat_state", "code",
-    "compare", "dataset", "datasets", "demo_config", "duration", "evaluation", "evaluation_config", "evaluation_report",
-    "evaluation_rows", "evaluations", "examples", "gpus", "held_out_row", "history", "log_tail", "memory",
-    "model_facts", "overlap", "parameters", "problems_csv", "publication", "publications", "queue", "recent_models",
-    "rows_from_chat",
-    "run", "runs", "search_examples", "votes",
+    "archive", "artifact_folder", "card", "chat_answers", "chat_checkpoints", "chat_defaults", "chat_runs",
+    "chat_state", "code", "compare", "dataset", "datasets", "demo_config", "duration", "evaluation",
+    "evaluation_config", "evaluation_report", "evaluation_rows", "evaluations", "examples", "gpus", "held_out_row",
+    "history", "log_tail", "memory", "model_facts", "notices", "overlap", "parameters", "problems_csv",
+    "publication", "publications", "queue", "recent_models", "rows_from_chat", "run", "runs", "search_examples",
+    "votes",
 }  # fmt: skip
 """Verbs that show something, to visitors too."""
 KEEPS = {
@@ -86,7 +86,9 @@ def test_limits_are_told_in_words(tmp_path: Path) -> None:
     rows = studio.add_dataset(write_rows(tmp_path / "rows.jsonl"), "rows.jsonl").id
     config = parse_run_config({"model": {"id": "demo"}, "data": {"dataset": rows}})
     waiting = studio._jobs.create(config)
-    with pytest.raises(LimitReached, match="You have 1 runs waiting or at work, the most that are allowed here"):
+    with pytest.raises(
+        LimitReached, match="You have 1 runs and evaluations waiting or at work, the most that are allowed here"
+    ):
         studio.start_training(config)
     studio.unqueue(waiting.name)
     used = sum(path.stat().st_size for path in studio.folder.rglob("*") if path.is_file())

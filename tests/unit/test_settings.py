@@ -17,6 +17,38 @@ def test_the_defaults_are_for_this_machine_alone(home: Path) -> None:
     assert (settings.hub_token, settings.devices) == (None, None)
 
 
+def test_a_space_has_sign_in_or_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings().sign_in is None
+    monkeypatch.setenv("SPACE_ID", "ann/tuner")
+    with pytest.raises(ConfigError, match="OAUTH_CLIENT_ID is not set: nobody could sign in") as caught:
+        read_settings()
+    assert "hf_oauth: true" in caught.value.hint
+    monkeypatch.setenv("OAUTH_CLIENT_ID", "id")
+    with pytest.raises(ConfigError, match="OAUTH_CLIENT_SECRET is not set"):
+        read_settings()
+    monkeypatch.setenv("OAUTH_CLIENT_SECRET", "very-secret")
+    monkeypatch.setenv("SPACE_AUTHOR_NAME", "ann")
+    monkeypatch.setenv("SPACE_HOST", "ann-tuner.hf.space,own.example")
+    monkeypatch.setenv("FTAPP_ALLOWED", "bob, lab,")
+    settings = read_settings()
+    assert settings.sign_in
+    assert settings.sign_in.allowed == ("ann", "bob", "lab")
+    assert settings.sign_in.address == "ann-tuner.hf.space"
+    assert settings.sign_in.provider == "https://huggingface.co"
+    assert (settings.max_rows, settings.max_runs, settings.max_requests) == (2_000_000, 5, 1200)
+    assert (settings.max_disk_bytes, settings.max_run_seconds) == (20 * 2**30, 86_400)
+    assert "very-secret" not in repr(settings)
+    monkeypatch.setenv("FTAPP_MAX_RUNS", "0")
+    assert read_settings().max_runs is None
+
+
+def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTAPP_PASSWORD", "very-secret")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert read_settings().password == "very-secret"
+    assert "secret" not in repr(read_settings())
+
+
 def test_the_home_is_absolute_and_may_use_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
