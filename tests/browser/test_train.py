@@ -1,5 +1,6 @@
 """The Train tab in a real browser: the queue, the list of all runs, the curves, and what a failure offers."""
 
+import re
 from pathlib import Path
 
 import psutil
@@ -39,6 +40,7 @@ def test_waiting_runs_are_put_in_order_taken_out_and_put_back(page: Page, served
     wait_for_step(studio, first, 1)
     page.goto(served.url)
     tab(page, "Train")
+    expect(page.locator("#train-run input")).to_have_value(re.compile(first))  # the one at work, not the newest
     tab(page, "All runs and the queue")
     expect(page.locator("#history-queue")).to_contain_text("2 runs wait for the machine")
     waiting = page.locator("#history-waiting label")
