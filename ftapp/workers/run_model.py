@@ -13,6 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from transformers import PreTrainedModel
 
+from ftapp.contract import events as ev
 from ftapp.contract.config import FullConfig, QloraConfig
 from ftapp.store.jobs import Job
 from ftapp.workers import models, sources
@@ -38,7 +39,7 @@ class RunModel:
         run: Job,
         checkpoint: str = "",
         four_bit: bool | None = None,
-        downloading: Callable[[], None] = lambda: None,
+        say: Callable[[ev.Phase], None] = lambda _: None,
     ) -> None:
         """Load the base, quantised as in training unless `four_bit` says otherwise, and the result or a checkpoint."""
         config, state = run.run_config(), run.refresh()
@@ -46,7 +47,7 @@ class RunModel:
         model = config.model.model_copy(update={"revision": revision or config.model.revision})
         self._on = models.hardware()
         self._name = config.model.public_name
-        self._base_folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), downloading)
+        self._base_folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), say)
         self.four_bit = isinstance(config.method, QloraConfig) if four_bit is None else four_bit
         self._full = isinstance(config.method, FullConfig)
         self._adapters: dict[tuple[str, str, int], _Adapter] = {}

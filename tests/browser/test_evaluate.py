@@ -29,9 +29,11 @@ def run(served: Served, tmp_path: Path) -> tuple[Studio, str]:
 def test_an_evaluation_from_start_to_verdict(page: Page, served: Served, run: tuple[Studio, str]) -> None:
     studio, name = run
     page.goto(served.url)
-    page.get_by_role("tab", name="Train").click()
-    page.locator("#train-evaluate").click()
-    expect(page.locator("#evaluate-progress")).to_contain_text("Not evaluated yet")
+    for tab in ("Chat", "Train"):
+        page.get_by_role("tab", name=tab).click()
+        page.locator(f"#{tab.lower()}-evaluate").click()
+        expect(page.locator("#evaluate-progress")).to_contain_text("Not evaluated yet")
+        expect(page.locator("#evaluate-run input")).to_have_value(name)
 
     rows = page.locator("#evaluate-rows input, #evaluate-rows textarea").first
     rows.fill("none")

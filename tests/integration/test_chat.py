@@ -5,14 +5,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from ftapp.contract.chat import Text
+from ftapp.contract.chat import Loading, Text
 from ftapp.contract.config import RunConfig, parse_run_config
 from ftapp.contract.errors import DatasetError, JobError, ModelError
 from ftapp.contract.events import Finished
@@ -201,6 +201,21 @@ def test_stopping_keeps_what_was_written_and_the_model(trained: Trained) -> None
     assert worker(studio) == process
 
 
+def test_a_stop_while_the_model_is_loaded_is_obeyed_at_once(trained: Trained) -> None:
+    studio = trained.studio
+    studio.close_chat()
+    replies = studio.chat(trained.run, question(ASKED))
+    assert isinstance(next(iter(replies)), Loading)
+    assert studio.chat_answers()
+    process = worker(studio)
+    studio.stop_chat()
+    with pytest.raises(ModelError, match="stopped before it was loaded"):
+        list(replies)
+    assert not process.is_running()
+    assert not studio.chat_answers()
+    assert ask(studio, trained.run, ASKED, max_new_tokens=2)["tuned"]
+
+
 def test_a_training_puts_the_chat_away_and_says_so(trained: Trained, tmp_path: Path) -> None:
     studio = trained.studio
     ask(studio, trained.run, ASKED, max_new_tokens=2)
@@ -250,6 +265,41 @@ def test_the_last_page_that_closes_takes_the_model_along(trained: Trained, monke
     studio.close_idle()
     assert not process.is_running()
     assert studio.chat_state().away == "the page was closed"
+
+
+def test_an_unused_model_is_put_away_and_the_next_question_brings_it_back(trained: Trained) -> None:
+    trained.studio.close_chat()
+    studio = Studio(replace(trained.studio.settings, chat_idle_seconds=0.5))
+    replies = studio.chat(trained.run, question(ASKED, "base", **LONG))
+    next(reply for reply in replies if isinstance(reply, Text))
+    process = worker(studio)
+    time.sleep(0.6)
+    studio.close_idle()
+    assert process.is_running(), "it is answering"
+    replies.close()  # type: ignore[attr-defined]
+    wait_for(lambda: studio.close_idle() or not process.is_running(), "the end of what nobody uses", 10)
+    assert studio.chat_state().away == "it was not used for a while"
+    assert ask(studio, trained.run, ASKED, max_new_tokens=2).loadings
+    studio.close_chat()
+
+
+def test_the_tools_of_a_row_reach_the_models_template(runs: Runs) -> None:
+    studio = runs.studio
+    studio.close_chat()
+    path = studio.run(runs["lora"]).folder / "adapter" / "chat_template.jinja"
+    before = path.read_text()
+    tools = [{"type": "function", "function": {"name": "look", "description": "word " * 60, "parameters": {}}}]
+    try:
+        path.write_text("{{ tools | tojson if tools }}" + before)
+        assert ask(studio, runs["lora"], ASKED, max_new_tokens=2)
+        with pytest.raises(ModelError, match="tokens, the model's context is 256"):
+            ask(studio, runs["lora"], ASKED, max_new_tokens=2, tools=tools)
+    finally:
+        path.write_text(before)
+        studio.close_chat()
+    turns = [Message(role="user", content="Look!"), Message(role="assistant", content="Blue.")]
+    kept = studio.keep_answer(runs["lora"], turns, tools)
+    assert studio.examples(kept.id, kept.report.valid - 1)[0].tools == tools
 
 
 def test_a_conversation_longer_than_the_context_is_refused_in_words(trained: Trained) -> None:
@@ -313,7 +363,7 @@ def test_a_held_out_row_was_never_trained_on(trained: Trained) -> None:
     for number in (0, 1, count - 1, count):
         row = studio.held_out_row(trained.run, number)
         turns = held_out[number % count]
-        assert (row.messages[-1].content, row.reference) == (turns[0]["content"], turns[1]["content"])
+        assert (row.messages[-1].content, row.answer.content) == (turns[0]["content"], turns[1]["content"])
     studio.apply_fix(data.dataset, "drop_duplicates")
     with pytest.raises(DatasetError, match="has changed since"):
         studio.held_out_row(trained.run, 0)
