@@ -70,12 +70,10 @@ def create_page(studios: Studios) -> Any:
             configure_tab.refresh(bound, event, configure)
         train_tab.load(bound, page.load, train, tabs)
         train_tab.refresh(bound, at_train.select, train)
-        for event in (page.load, at_chat.select):
-            chat_tab.refresh(bound, event, chat)
-        for event in (page.load, at_evaluate.select):
-            evaluate_tab.refresh(bound, event, evaluate)
-        for event in (page.load, at_publish.select):
-            publish_tab.refresh(bound, event, publish)
+        # filled when they are looked at: all of them at once keep the page busy for seconds
+        chat_tab.refresh(bound, at_chat.select, chat)
+        evaluate_tab.refresh(bound, at_evaluate.select, evaluate)
+        publish_tab.refresh(bound, at_publish.select, publish)
         _ways(bound, tabs, dataset, configure, train, chat, evaluate, publish)
     return page
 

@@ -54,7 +54,7 @@ def test_merge_check_edit_push_and_see_the_link(page: Page, served: Served, hub:
 
     page.locator("#publish-start").click()
     checked = page.locator("#publish-checked")
-    expect(checked).to_contain_text("Checked: it says what was trained", timeout=60_000)
+    expect(checked).to_contain_text("Checked: it says what was trained", timeout=120_000)
     expect(checked).to_contain_text("100.00 %")
     expect(page.locator("#publish-progress")).to_contain_text("Finished")
     with page.expect_download() as download:
@@ -85,7 +85,7 @@ def test_merge_check_edit_push_and_see_the_link(page: Page, served: Served, hub:
     expect(page.locator("#publish-token input")).to_have_value("")
     assert TOKEN not in argvs()
     link = page.locator("#publish-link a")
-    expect(link).to_have_attribute("href", f"{hub.url}/alice/checked", timeout=60_000)
+    expect(link).to_have_attribute("href", f"{hub.url}/alice/checked", timeout=120_000)
     expect(page.locator("#publish-progress")).to_contain_text("is still whole and is used")
     expect(page.locator("#publish-earlier")).to_contain_text("this machine")
     assert {item["id"]: item["private"] for item in hub.repos()}["alice/checked"] is True
@@ -108,7 +108,7 @@ def test_a_refused_push_is_told_and_goes_on(page: Page, served: Served, hub: Hub
     hub.inject("POST", "/commit/main", status=403)
     fill(page, "token", TOKEN)
     page.locator("#publish-start").click()
-    expect(page.locator("#publish-progress")).to_contain_text("this token may not do that (403)", timeout=60_000)
+    expect(page.locator("#publish-progress")).to_contain_text("this token may not do that (403)", timeout=120_000)
     fill(page, "token", TOKEN)
     hub.inject("POST", "/commit/main", delay=5)
     page.locator("#publish-again").click()
@@ -118,7 +118,7 @@ def test_a_refused_push_is_told_and_goes_on(page: Page, served: Served, hub: Hub
     page.goto(served.url)
     page.get_by_role("tab", name="Publish").click()
     link = page.locator("#publish-link a")
-    expect(link).to_have_attribute("href", f"{hub.url}/alice/second", timeout=60_000)
+    expect(link).to_have_attribute("href", f"{hub.url}/alice/second", timeout=120_000)
     assert "base/config.json" in hub.repo_files("alice/second")
     no_token_anywhere(page, served, hub)
 

@@ -67,9 +67,9 @@ def test_upload_train_chat_merge_push_and_read_back(page: Page, served: Served, 
     expect(page.locator("#config-parameters")).to_contain_text("trained")
     page.locator("#config-start").click()
 
-    expect(page.locator("#train-status")).to_contain_text("Running", timeout=1 * MINUTES)
+    expect(page.locator("#train-status")).to_contain_text("Running", timeout=2 * MINUTES)
     wait_for(lambda: len(losses_on_screen(page)) > 5, "a curve")
-    expect(page.locator("#train-status")).to_contain_text("Finished", timeout=4 * MINUTES)
+    expect(page.locator("#train-status")).to_contain_text("Finished", timeout=6 * MINUTES)
     drawn = losses_on_screen(page)
     assert sum(drawn[-5:]) < 0.3 * sum(drawn[:5]), "the loss falls"
 
@@ -158,7 +158,7 @@ def test_a_run_survives_the_page_and_the_web_process(page: Page, served: Served,
     wait_for(lambda: len(losses_on_screen(page)) > step, "the whole curve, what happened meanwhile included")
 
     page.locator("#train-stop").click()
-    expect(page.locator("#train-status")).to_contain_text("Stopped", timeout=1 * MINUTES)
+    expect(page.locator("#train-status")).to_contain_text("Stopped", timeout=2 * MINUTES)
     assert studio.run(run).has_result
 
 
@@ -170,13 +170,13 @@ def test_an_event_is_soon_on_the_screen_and_a_killed_worker_is_lost(page: Page, 
     expect(page.locator("#train-status")).to_contain_text("Running")
     wait_for(lambda: len(losses_on_screen(page)) > 1, "a curve: the page is whole")
     late: list[float] = []
-    for _ in range(3):
+    for _ in range(5):
         step = studio.run(run).state.metrics[-1].step + 2
         wait_for_step(studio, run, step)
         written = studio.run(run).state.metrics[step - 1].time.timestamp()
         shown = wait_for(lambda step=step: _shown_at(page, step), f"step {step} on the screen")  # type: ignore[misc]
         late.append(shown - written)
-    assert sorted(late)[1] < 1.5, late
+    assert sorted(late)[2] < 2.5, late
 
     started = studio.run(run).state.started
     assert started is not None
