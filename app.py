@@ -1,5 +1,6 @@
 """The front door: settings → Studio → page → serve. `python app.py` serves the page until it is stopped."""
 
+import gc
 import logging
 import os
 import signal
@@ -11,7 +12,9 @@ from typing import Any
 from starlette.middleware import Middleware
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it while it is imported
+gc.disable()  # what is imported stays: the collector would look through it again and again
 
+import ftapp.ui.stubs  # noqa: F401
 from ftapp.contract.errors import ConfigError, FtappError
 from ftapp.processes.watching import start_watching
 from ftapp.settings import Settings, read_settings
@@ -22,6 +25,9 @@ from ftapp.ui.hosting import without_reloading
 from ftapp.ui.page import create_page
 from ftapp.ui.sign_in import SignInDesk
 from ftapp.ui.theme import STYLE, theme
+
+gc.freeze()
+gc.enable()
 
 log = logging.getLogger("ftapp")
 

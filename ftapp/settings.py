@@ -53,6 +53,8 @@ class Settings:
     """`FTAPP_DEVICES`: processes per training, one for each GPU; by default all GPUs in CUDA_VISIBLE_DEVICES."""
     space_id: str | None = None
     """`SPACE_ID`: set by the Hub inside a Space; its hardware's price is looked up."""
+    llama_cpp: Path | None = None
+    """`FTAPP_LLAMA_CPP`: the folder of a llama.cpp of one's own; with it the app makes GGUF files."""
     user: str = "ftapp"
     """`FTAPP_USER`: whom the password lets in; ftapp by default."""
     password: str | None = field(default=None, repr=False)
@@ -100,6 +102,7 @@ def read_settings() -> Settings:
         max_unpacked_bytes=int(_number("FTAPP_MAX_UNPACKED_MB", 16_384, 1, 10_000_000) * 2**20),
         devices=int(_number("FTAPP_DEVICES", 0, 0, 1024)) or None,
         space_id=environ.get("SPACE_ID") or None,
+        llama_cpp=read_llama_cpp(),
         user=environ.get("FTAPP_USER") or "ftapp",
         password=environ.get("FTAPP_PASSWORD") or None,
         sign_in=sign_in,
@@ -118,6 +121,23 @@ def _mount() -> Path | None:
     if text and not Path(text).is_absolute():
         raise ConfigError(f"FTAPP_VOLUME is {text!r}.", "Set it to a folder's full path, such as /data.")
     return Path(text) if text else None
+
+
+def read_llama_cpp() -> Path | None:
+    """The folder of a llama.cpp, for a worker, too; raises ConfigError if it is none."""
+    named = os.environ.get("FTAPP_LLAMA_CPP")
+    if not named:
+        return None
+    try:
+        folder = Path(named).expanduser().absolute()
+    except RuntimeError:  # ~ of somebody who is not there
+        folder = Path(named)
+    if not (folder / "convert_hf_to_gguf.py").is_file():
+        raise ConfigError(
+            f"FTAPP_LLAMA_CPP is {named!r}: there is no convert_hf_to_gguf.py in it.",
+            "Set it to a folder of llama.cpp (git clone https://github.com/ggml-org/llama.cpp), or leave it out.",
+        )
+    return folder
 
 
 def _sign_in() -> SignIn | None:

@@ -124,7 +124,8 @@ def _ways(
     bound.on(train.chat.click, to_chat, [train.run], [chat.run, tabs])
     taken = bound.on(chat.train_on.click, train_on, [chat.run, chat.kept_in], [*configure.components, tabs])
     configure_tab.after_values_changed(bound, taken, configure)
-    bound.on(train.evaluate.click, to_evaluate, [train.run], [evaluate.run, tabs])
+    for button, run in ((train.evaluate, train.run), (chat.evaluate, chat.run)):
+        bound.on(button.click, to_evaluate, [run], [evaluate.run, tabs])
     bound.on(train.publish.click, to_publish, [train.run], [publish.run, tabs])
     taken = bound.on(train.again.click, again, [train.run], [*configure.components, tabs])
     configure_tab.after_values_changed(bound, taken, configure)
