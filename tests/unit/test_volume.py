@@ -339,9 +339,7 @@ def test_damage_on_the_volume_costs_no_more_than_what_is_damaged(
     assert one.take_back()
     assert [row.name for row in again.history()] == [run.name]
     assert last_whole(run.folder / "checkpoints") == run.folder / "checkpoints" / "checkpoint-1"
-    assert again.notices() == [
-        "2 pieces of datasets and runs could not be taken back from the volume: the log says which and why."
-    ]
+    assert again.notices() == ["2 pieces of datasets and runs could not be taken back: the log says which and why."]
     assert f"checkpoint-2 of {run.name} (local)" in caplog.text
     assert f"{other.name} (local)" in caplog.text
     assert one.keep()
