@@ -295,8 +295,7 @@ class PublishConfig(Contract):
     """The run whose result is published."""
 
     artifact: Literal["adapter", "merged", "gguf"] = Field("adapter", title="Artifact")
-    """`adapter`: the small adapter alone. `merged`: the whole model in 16 bit, adapter merged into the base. `gguf`:
-    that as one file for llama.cpp, Ollama and LM Studio; it stays on this machine."""
+    """`adapter`: it alone. `merged`: the whole model, in 16 bit. `gguf`: that as one file, for this machine only."""
 
     gguf_type: Literal["q8_0", "bf16", "f16"] = Field("q8_0", title="Type of the GGUF file")
     """`q8_0`: 8 bits a weight, hardly a difference. `bf16`, `f16`: 16 bits, to be quantised further elsewhere."""

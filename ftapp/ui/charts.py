@@ -120,7 +120,7 @@ def as_plotly(figure: Figure) -> Any:
     """The object that Gradio's chart takes."""
     import plotly.graph_objects as go
 
-    return go.Figure(figure)
+    return go.Figure(figure).update_layout(template="none")
 
 
 def _marked(colour: str) -> Figure:

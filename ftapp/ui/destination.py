@@ -37,9 +37,9 @@ def of_mode(_: Studio, mode: str) -> Any:
 
 
 def of_artifact(studio: Studio, run: str | None, artifact: str) -> tuple[Any, ...]:
-    """Say what keeps an artifact from being of use, and show the fields that are for it."""
+    """Say what keeps an artifact from being of use, and show what is for it: fields, check and card."""
     gguf = artifact == "gguf"
-    hub = [gr.update(visible=not gguf)] * 3
+    pushed = [gr.update(visible=not gguf)] * 5
     words, beside = "", gr.update(visible=False, value=False)
     if gguf and not studio.settings.llama_cpp:
         words = markup.notice(
@@ -54,7 +54,7 @@ def of_artifact(studio: Studio, run: str | None, artifact: str) -> tuple[Any, ..
             "Publish the merged model, or put the base beside it.",
         )
         beside = gr.update(visible=True)
-    return (words, gr.update(visible=gguf), beside, *hub)
+    return (words, gr.update(visible=gguf), beside, *pushed)
 
 
 def config(run: str | None, values: tuple[form.Value, ...], **given: Any) -> PublishConfig:

@@ -98,7 +98,7 @@ def wire(bound: edge.Edge, tab: PublishTab) -> None:
         looked = bound.on(event, destination.check, asked, marked)
         bound.on(looked.then, _draft, written, card.filled)
     kind = [tab.run, of["artifact"]]
-    about = [tab.about_base, *(of[name] for name in OF_ARTIFACT)]
+    about = [tab.about_base, *(of[name] for name in OF_ARTIFACT), tab.check, card.box]
     based = bound.on(of["artifact"].change, destination.of_artifact, kind, about)
     bound.on(based.then, _draft, written, card.filled)
     bound.on(

@@ -44,9 +44,10 @@ def main(verb: str, folder: Path) -> int:
         _say(events, end)
         return 0
     except BaseException as error:
-        traceback.print_exc()
         reserve.unlink(missing_ok=True)
-        _say(events, failed(error, job))
+        told = failed(error, job)
+        sys.stderr.write(told.traceback or "")  # without the token, which an address in it may hold
+        _say(events, told)
         return 1
 
 

@@ -13,7 +13,7 @@ from ftapp.settings import Settings
 from ftapp.studio import Studio
 from tests.browser.conftest import TOKEN, Served
 from tests.hub.fixture import Hub
-from tests.running import config_for, finish
+from tests.running import config_for, finish, wait_for
 
 NASTY = "<img src=x onerror=alert(1)> `[click](javascript:alert(1))`"
 
@@ -46,6 +46,11 @@ def test_merge_check_edit_push_and_see_the_link(page: Page, served: Served, hub:
     expect(page.locator("#publish-with-base")).to_be_visible()
     page.get_by_role("radio", name="Merged").check()
     expect(page.locator("#publish-with-base")).to_be_hidden()
+    page.get_by_role("radio", name="GGUF").check()
+    expect(page.locator("#publish-about-base")).to_contain_text("FTAPP_LLAMA_CPP names none")
+    expect(page.locator("#publish-destination")).to_be_hidden()
+    page.get_by_role("radio", name="Merged").check()
+    expect(page.locator("#publish-destination")).to_be_visible()
 
     page.locator("#publish-start").click()
     checked = page.locator("#publish-checked")
@@ -105,7 +110,13 @@ def test_a_refused_push_is_told_and_goes_on(page: Page, served: Served, hub: Hub
     page.locator("#publish-start").click()
     expect(page.locator("#publish-progress")).to_contain_text("this token may not do that (403)", timeout=60_000)
     fill(page, "token", TOKEN)
+    hub.inject("POST", "/commit/main", delay=5)
     page.locator("#publish-again").click()
+    wait_for(lambda: hub.faults() == [], "the commit on its way")
+    served.kill()  # the push is a process of its own
+    served.start()
+    page.goto(served.url)
+    page.get_by_role("tab", name="Publish").click()
     link = page.locator("#publish-link a")
     expect(link).to_have_attribute("href", f"{hub.url}/alice/second", timeout=60_000)
     assert "base/config.json" in hub.repo_files("alice/second")

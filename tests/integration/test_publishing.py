@@ -180,6 +180,21 @@ def test_the_token_is_nowhere_on_disk(trained: Trained, hub: Hub) -> None:
             assert TOKEN.encode() not in path.read_bytes(), path
 
 
+def test_a_traceback_in_the_log_holds_no_token(tmp_path: Path) -> None:
+    folder = tmp_path / f"named-{TOKEN}"  # so that what goes wrong names it
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "ftapp.workers", "publish", str(folder)],
+        env=os.environ | {"HF_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "(token)" in done.stderr
+    assert TOKEN not in done.stderr + (folder / "events.jsonl").read_text()
+
+
 @pytest.mark.parametrize(
     ("token", "repo", "words"),
     [
