@@ -7,6 +7,7 @@ import shutil
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ftapp.contract.report import CheckRequest, DatasetInfo, Edit, HubSource, Ov
 from ftapp.store.building import Progress, build
 from ftapp.store.exports import Kind, export, export_examples
 from ftapp.store.files import alone, write_whole
-from ftapp.store.readers import UNPACKED_LIMIT, suffix_of
+from ftapp.store.readers import UNPACKED_LIMIT, shown_name, suffix_of
 from ftapp.store.splits import held_out
 
 Builder = Callable[[CheckRequest, Path | None, Progress], Report]
@@ -215,29 +216,37 @@ class DatasetStore:
     def examples(self, id: str, start: int = 0, count: int | None = None) -> Iterator[Example]:
         """The canonical rows from number `start` on."""
         self.get(id)
-        offsets, places = self._array(id, "offsets"), self._array(id, "places")
-        with (self.folder / id / "rows.jsonl").open("rb") as file:
-            if start >= len(offsets):
-                return
-            file.seek(int(offsets[start]))
-            for number, line in enumerate(file, start):
-                if count is not None and number >= start + count:
-                    return
-                yield _example(line, places[number])
+        places = self._array(id, "places")
+        for number, line in enumerate(islice(self._lines(id, start), count), start):
+            yield _example(line, places[number])
 
     def search(self, id: str, words: str, start: int = 0, count: int = 10) -> list[tuple[int, Example]]:
         """Rows from number `start` on whose text has these words as they stand, each with its number."""
+        numbers = islice(self.matching(id, words, start), count)
+        return [(number, next(self.examples(id, number, 1))) for number in numbers]
+
+    def matching(self, id: str, words: str, start: int = 0) -> Iterator[int]:
+        """Numbers of the rows, from `start` on, that have these words as they stand, whatever their case."""
         self.get(id)
-        wanted = orjson.dumps(words.strip().lower()).decode()[1:-1]
-        found: list[tuple[int, Example]] = []
-        places = self._array(id, "places")
-        with (self.folder / id / "rows.jsonl").open("rb") as file:
-            for number, line in enumerate(file):
-                if number >= start and wanted in line.decode().lower():
-                    found.append((number, _example(line, places[number])))
-                    if len(found) == count:
-                        break
-        return found
+        wanted = words.strip().lower()
+        written = orjson.dumps(wanted).decode()[1:-1]
+        for number, line in enumerate(self._lines(id, start), start):
+            # the line has the names of fields too
+            if written in line.decode().lower() and wanted in _said(orjson.loads(line)).lower():
+                yield number
+
+    def canonical(self, id: str) -> Iterator[dict[str, Any]]:
+        """The canonical rows as plain values, for which `examples` would be too slow."""
+        self.get(id)
+        for line, place in zip(self._lines(id), self._array(id, "places").tolist(), strict=True):
+            yield {**orjson.loads(line), "line": place}
+
+    def _lines(self, id: str, start: int = 0) -> Iterator[bytes]:
+        offsets = self._array(id, "offsets")
+        if start < len(offsets):
+            with (self.folder / id / "rows.jsonl").open("rb") as file:
+                file.seek(int(offsets[start]))
+                yield from file
 
     def sides(self, data: DataConfig, seed: int) -> tuple[Iterator[Example], Iterator[Example], Overlap]:
         """The rows to train on and those to measure on, streamed; no prompt is on both sides.
@@ -310,9 +319,19 @@ def _example(line: bytes, place: Any) -> Example:
     return example.model_copy(update={"line": int(place)})
 
 
+def _said(row: dict[str, Any]) -> str:
+    """All that is said in a canonical row."""
+    texts = [row.get("text", "")]
+    for turn in row.get("messages", []):
+        texts += turn["content"], turn.get("reasoning_content", "")
+        if "tool_calls" in turn:
+            texts.append(orjson.dumps(turn["tool_calls"]).decode())
+    return "\n".join(texts)
+
+
 def _named(files: Files) -> Files:
     """The files under names that are safe to show; raises DatasetError for kinds that cannot be read."""
-    named = [(path, _clean_filename(name)) for path, name in files]
+    named = [(path, shown_name(name)) for path, name in files]
     for _, name in named:
         suffix_of(name)
     return named
@@ -360,12 +379,6 @@ def _sha256(files: Files) -> str:
         with path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def _clean_filename(filename: str) -> str:
-    name = filename.replace("\\", "/").rsplit("/", 1)[-1]
-    name = "".join(c for c in name if c.isprintable()).strip()
-    return name[-120:] or "upload"
 
 
 def _suffixes(filename: str) -> str:

@@ -91,7 +91,8 @@ def curves(
         faint = _trace(go, downsample(raw), "not smoothed", TRAIN_COLOUR, "%{y:.4g}")
         figure.add_trace(faint.update(opacity=0.25, showlegend=False))
     if held_out:
-        dots = _trace(go, held_out, "held-out loss", EVAL_COLOUR, "%{y:.4g}")
+        dots = _trace(go, held_out, "held-out loss", EVAL_COLOUR, "%{y:.4g}, perplexity %{customdata:.4g}")
+        dots.update(customdata=[math.exp(min(y, 700)) if y is not None else None for _, y in held_out])
         figure.add_trace(dots.update(mode="lines+markers", marker={"size": 7, "color": EVAL_COLOUR}))
     figure.add_trace(_trace(go, others, title, OTHER_COLOUR, f"%{{y:{form}}}").update(yaxis="y2", showlegend=False))
     return figure

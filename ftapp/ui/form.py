@@ -16,7 +16,7 @@ C = TypeVar("C", bound=Contract)
 Value = str | bool | None
 """What a component holds: text as it was typed, a choice, or a tick."""
 
-CHOICE_LABELS = {"lora": "LoRA", "qlora": "QLoRA", "full": "Full", "true": "on", "false": "off"}
+CHOICE_LABELS = {"lora": "LoRA", "qlora": "QLoRA", "full": "Full", "gguf": "GGUF", "true": "on", "false": "off"}
 MOST_RADIOS = 3
 
 

@@ -27,6 +27,7 @@ MAX_BODY = 8 * 2**20
 """Bytes of a request that is no upload."""
 MAX_HEADERS = 32 * 2**10
 MINUTE = 60.0
+NOT_YOURS = "This page was opened by somebody else, or the sign-in it was opened with has ended. Reload it."
 REMEMBERED = 20_000
 """Sessions and files whose owners are kept in mind; beyond that the oldest are forgotten, and refused."""
 READING = ("GET", "HEAD", "OPTIONS")
@@ -193,7 +194,7 @@ class Gate:
                 return _refuse(403, "That file is not yours.")
         session = request.query_params.get("session_hash") or _heartbeat(path)
         if session and not self._sessions.claim(session, person):
-            return _refuse(403, "That session is somebody else's.")
+            return _refuse(403, NOT_YOURS)
         return None
 
     async def _body(self, request: Request, receive: Receive, person: str) -> tuple[bytes, Response | None]:
@@ -214,7 +215,7 @@ class Gate:
             return b"", _refuse(400, "The request is no JSON.")
         session = told.get("session_hash") if isinstance(told, dict) else None
         if session is not None and not (isinstance(session, str) and self._sessions.claim(session, person)):
-            return b"", _refuse(403, "That session is somebody else's.")
+            return b"", _refuse(403, NOT_YOURS)
         if any(not self._files.owns(path, person) for path in _paths(told)):
             return b"", _refuse(403, "That file is not yours.")
         return bytes(body), None
@@ -226,8 +227,9 @@ class Gate:
 
         async def noting(message: Message) -> None:
             body = message.get("body", b"") if message["type"] == "http.response.body" else b""
-            for found in (UPLOADED if uploaded else OFFERED).finditer(body):
-                self._files.give(json.loads(found[1]), person)
+            if uploaded or b'"path"' in body:
+                for found in (UPLOADED if uploaded else OFFERED).finditer(body):
+                    self._files.give(json.loads(found[1]), person)
             await send(message)
 
         return noting

@@ -18,6 +18,7 @@ from ftapp.ui import (
     evaluate_tab,
     fields,
     form,
+    notices,
     publish_tab,
     train_tab,
 )
@@ -38,6 +39,7 @@ def create_page(studios: Studios) -> Any:
     with gr.Blocks(title="ftapp", analytics_enabled=False, delete_cache=(CACHE_SWEEP, CACHE_AGE)) as page:
         gr.HTML(HEADER)
         account.place(page, studios.settings)
+        told = notices.place()
         with gr.Tabs(selected="dataset", elem_id="tabs") as tabs:
             with gr.Tab("Dataset", id="dataset") as at_dataset:
                 dataset = dataset_tab.place()
@@ -60,6 +62,8 @@ def create_page(studios: Studios) -> Any:
         bound.visits(page)
         evaluate_tab.wire(bound, evaluate)
         publish_tab.wire(bound, publish)
+        for event in (page.load, at_dataset.select, at_train.select, at_publish.select):
+            notices.refresh(bound, event, told)
         for event in (page.load, at_dataset.select):
             dataset_tab.refresh(bound, event, dataset, lists)
         for event in (page.load, at_configure.select):

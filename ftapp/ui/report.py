@@ -184,7 +184,9 @@ def _figures(info: DatasetInfo) -> str:
     ]
     if report.left_out:
         pairs.append(("Left out by fixes", f"{sum(report.left_out.values()):,}"))
-    pairs += [("Answer, median", f"{report.figures.median_answer:,} characters"), ("Size", markup.size(info.bytes))]
+    if report.figures.longest_answer:
+        pairs.append(("Answer, median", f"{report.figures.median_answer:,} characters"))
+    pairs.append(("Size", markup.size(info.bytes)))
     foreign = [encoding for encoding in report.encodings if encoding != "utf-8"]
     if foreign:
         pairs.append(("Read as", ", ".join(foreign)))

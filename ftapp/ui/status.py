@@ -87,6 +87,9 @@ def training(view: JobView[RunConfig]) -> str:
     pairs.append(("Loss", _figure(last.loss)))
     if evaluations:
         pairs.append(("Held-out loss", _figure(evaluations[-1].loss)))
+        pairs.append(("Perplexity", _figure(evaluations[-1].perplexity)))
+    if view.active and view.state.checkpoints:
+        pairs.append(("Last checkpoint", f"step {view.state.checkpoints[-1].step:,}"))
     if last.memory:
         pairs.append(("GPU memory", markup.size(last.memory)))
     fraction = last.step / last.total_steps if last.total_steps else None
@@ -119,6 +122,10 @@ def resolved(view: JobView[RunConfig]) -> str:
     measured = max((metrics.memory or 0 for metrics in view.state.metrics), default=0)
     if measured:
         rows.append(("Memory, measured", markup.size(measured)))
+    if said.data_hash:
+        rows += [("Fingerprint of the token rows", said.data_hash[:16]), ("… of the template", said.template_hash[:16])]
+    if view.state.started:
+        rows += [(f"Version of {name}", version) for name, version in view.state.started.versions.items()]
     return markup.table(("What", "Value used"), rows, "Values used")
 
 

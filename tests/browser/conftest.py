@@ -122,7 +122,8 @@ def page(browser: Browser, served: Served, request: pytest.FixtureRequest, hub: 
     homes = (served.url, hub.url) if request.node.get_closest_marker("reaches_the_hub") else (served.url,)
     page.on("request", lambda request: _note(elsewhere, request.url, homes))
     page.on("pageerror", lambda error: broken.append(str(error)))
-    page.goto(served.url)
+    if not request.node.get_closest_marker("opens_the_page_later"):
+        page.goto(served.url)
     yield page
     folder = os.environ.get("FTAPP_SCREENSHOTS")
     if folder:

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import psutil
+import pytest
 from playwright.sync_api import Page, expect
 
 from ftapp.settings import Settings
@@ -36,9 +37,10 @@ def argvs() -> str:
     return "\n".join(" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
 
 
+@pytest.mark.opens_the_page_later
 def test_merge_check_edit_push_and_see_the_link(page: Page, served: Served, hub: Hub, tmp_path: Path) -> None:
     run = trained(served, tmp_path)
-    page.reload()
+    page.goto(served.url)
     page.get_by_role("tab", name="Publish").click()
     expect(page.locator("#publish-about-base")).to_contain_text("is not on the Hub")
     expect(page.locator("#publish-with-base")).to_be_visible()
@@ -88,9 +90,10 @@ def test_merge_check_edit_push_and_see_the_link(page: Page, served: Served, hub:
     assert run in page.content()
 
 
+@pytest.mark.opens_the_page_later
 def test_a_refused_push_is_told_and_goes_on(page: Page, served: Served, hub: Hub, tmp_path: Path) -> None:
     trained(served, tmp_path)
-    page.reload()
+    page.goto(served.url)
     page.get_by_role("tab", name="Publish").click()
     page.locator("#publish-with-base input").check()
     fill(page, "destination", "alice/second")

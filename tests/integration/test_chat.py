@@ -13,15 +13,16 @@ import psutil
 import pytest
 
 from ftapp.contract.chat import Loading, Text
-from ftapp.contract.config import parse_run_config
+from ftapp.contract.config import RunConfig, parse_run_config
 from ftapp.contract.errors import DatasetError, JobError, ModelError
+from ftapp.contract.events import Finished
 from ftapp.contract.examples import Message
 from ftapp.settings import Settings
 from ftapp.studio import Studio
 from tests.asking import Heard, ask, question
 from tests.integration.conftest import Trained
 from tests.models import make
-from tests.running import config_for, finish, wait_for
+from tests.running import config_for, end, finish, wait_for
 
 ASKED = "What is 3 plus 4?"
 LONG = {"max_new_tokens": 200}
@@ -369,11 +370,16 @@ def test_a_held_out_row_was_never_trained_on(trained: Trained) -> None:
     studio.undo_fix(data.dataset, "drop_duplicates")
 
 
+def recorded(studio: Studio, config: RunConfig) -> str:
+    """A run as if it had been trained: what is kept from a chat asks only for its papers."""
+    return end(studio._jobs.create(config), Finished(artifact="adapter")).name
+
+
 def test_kept_answers_become_a_version_that_grows_until_a_run_uses_it(
     studio: Studio, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    config = config_for(studio, tiny_llama, tmp_path, duration={"max_steps": 1})
-    run = studio.start_training(config)
+    config = config_for(studio, tiny_llama, tmp_path)
+    run = recorded(studio, config)
     before = studio.dataset(config.data.dataset)
 
     def turn(asked: str, answer: str) -> list[Message]:
@@ -391,14 +397,12 @@ def test_kept_answers_become_a_version_that_grows_until_a_run_uses_it(
 
     with pytest.raises(DatasetError, match="empty"):
         studio.keep_answer(run, turn("What?", " "))
-    finish(studio, run)
     data = config.data.model_copy(update={"dataset": second.id})
-    following = studio.start_training(config.model_copy(update={"data": data}))
+    following = recorded(studio, config.model_copy(update={"data": data}))
     third = studio.keep_answer(run, turn("And now?", "Now it is late."))
     assert third.id == f"{before.id}-v3"
     assert third.report.valid == second.report.valid + 1
     assert studio.dataset(second.id) == second
-    assert finish(studio, following).status == "finished"
     studio.delete_dataset(third.id)
     studio.delete_dataset(second.id)
     assert studio.keep_answer(following, turn("And?", "Yes.")).id == f"{before.id}-v3", (
@@ -411,21 +415,20 @@ def test_answers_kept_from_a_run_on_texts_stand_alone(studio: Studio, tiny_llama
     path.write_text("".join(f"A text about the number {n}, and so on.\n\n" for n in range(20)))
     info = studio.add_dataset(path, "texts.txt")
     assert info.report.format == "text"
-    config = config_for(studio, tiny_llama, tmp_path, data={"dataset": info.id}, duration={"max_steps": 1})
-    run = studio.start_training(config)
+    config = config_for(studio, tiny_llama, tmp_path, data={"dataset": info.id})
+    run = recorded(studio, config)
     said = [Message(role="user", content="Hello?"), Message(role="assistant", content="Good day.")]
     kept = studio.keep_answer(run, said)
     assert (kept.id, kept.report.valid) == (f"{info.id}-chat-v1", 1)
     kept = studio.keep_answer(run, [Message(role="user", content="Hi?"), said[1]])
     assert (kept.id, kept.report.valid) == (f"{info.id}-chat-v1", 2)
-    finish(studio, run)
     with pytest.raises(DatasetError, match="held no questions out"):
         studio.held_out_row(run, 0)
 
 
 def test_two_tabs_that_keep_answers_at_once_lose_none(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
-    config = config_for(studio, tiny_llama, tmp_path, duration={"max_steps": 1})
-    run = studio.start_training(config)
+    config = config_for(studio, tiny_llama, tmp_path)
+    run = recorded(studio, config)
 
     def keep(number: int) -> None:
         turns = [Message(role="user", content=f"Question {number}?"), Message(role="assistant", content="Yes indeed.")]
@@ -437,4 +440,3 @@ def test_two_tabs_that_keep_answers_at_once_lose_none(studio: Studio, tiny_llama
     for thread in threads:
         thread.join()
     assert studio.rows_from_chat(f"{config.data.dataset}-v2") == 6
-    finish(studio, run)

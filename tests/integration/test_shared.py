@@ -317,6 +317,9 @@ def test_everything_carries_security_headers(shared: Shared) -> None:
         "/gradio_api/runs",
     ):
         assert client.get(path).status_code == 404
+    config = client.get("/config").json()
+    assert not config["analytics_enabled"]
+    assert not config.get("run_history")
     page = client.get("/").text
     for word in (OWNERS_TOKEN, CLIENT_SECRET, "googletagmanager", "huggingface.co/telemetry"):
         assert word not in page
