@@ -198,6 +198,10 @@ class Library:
         path, name = self._datasets.originals(id)[0]
         return preview(path, name, reading, self.settings.max_unpacked_bytes, count)
 
+    def checking(self) -> bool:
+        """Whether a check of this user is under way, from whichever page."""
+        return self._checker.busy
+
     @acts
     def cancel_checks(self) -> None:
         """End every check and download of this user; each raises DatasetError where it was started."""

@@ -287,8 +287,8 @@ class Training(Catalogue):
         stop_tree(job.process())
 
     def _run_view(self, job: Job) -> RunView:
-        summary = self._runs.summary(job)
-        return self._view(job, job.run_config, job.created.timestamp(), summary.status, summary.end)
+        status, end = self._runs.status(job)
+        return self._view(job, job.run_config, job.created.timestamp(), status, end)
 
     def _job(self, name: str, publication: str) -> Job:
         run = self._jobs.get(name)

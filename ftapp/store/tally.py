@@ -100,7 +100,8 @@ class Tally:
         import numpy
 
         values = self.arrays[name]
-        return numpy.frombuffer(values, dtype=DTYPES[values.typecode]) if len(values) else numpy.empty(0, "<i8")
+        dtype = DTYPES[values.typecode]
+        return numpy.frombuffer(values, dtype) if len(values) else numpy.empty(0, dtype)
 
     def sketches(self) -> Any:
         """The MinHashes, a row each, of the first rows."""

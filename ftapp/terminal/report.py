@@ -36,6 +36,8 @@ def tell_report(console: Console, name: str, report: Report, fixes: Iterable[Edi
         console.print(plain(text), soft_wrap=True)
 
     say(f"{name}: {report.valid:,} of {report.rows:,} rows can be used; format: {report.format}.")
+    if len(report.formats) > 1:
+        say(f"Rows by format: {', '.join(f'{format} {count:,}' for format, count in report.formats.items())}.")
     if report.encodings:
         say(f"Read as {', '.join(report.encodings)}; columns: {', '.join(report.columns) or '(none)'}.")
     if report.valid:

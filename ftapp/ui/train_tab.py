@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import orjson
 
 from ftapp.contract.errors import JobError
+from ftapp.store.jobs import Job
 from ftapp.studio import Studio
 from ftapp.ui import charts, confirm, edge, form, history, markup, status
 from ftapp.views import RunView
@@ -237,7 +240,7 @@ def _changes(studio: Studio, view: RunView, log_open: bool, drawing: tuple[Any, 
         ((view.status, state.count), lambda: status.headline(view, _lost(studio, view))),
         ((view.status, state.count), lambda: status.training(view)),
         (any(curve), lambda: _figure(view, drawing)),
-        (curve, lambda: _growing(view, drawing)),
+        (curve, lambda: _growing(view.job, curve, drawing)),
         (len(state.notes), lambda: status.notes(view)),
         (len(state.samples), lambda: status.samples(view)),
         (state.resolved and state.resolved.time, lambda: status.resolved(view)),
@@ -274,19 +277,22 @@ def _start_changed(studio: Studio, name: str) -> Any:
 
 
 def _figure(view: RunView, drawing: tuple[Any, ...]) -> Any:
-    drawn = _drawn(view, drawing)
-    return gr.update(value=drawn, visible=drawn is not None)
+    drawn = _drawn(view.job, drawing)
+    return gr.update(value=charts.as_plotly(drawn) if drawn else None, visible=drawn is not None)
 
 
-def _growing(view: RunView, drawing: tuple[Any, ...]) -> str:
-    """The same for a chart that is there already; see curve.js."""
-    drawn = _drawn(view, drawing)
-    return drawn.to_json() if drawn is not None else ""
+@lru_cache(maxsize=32)
+def _growing(job: Job, curve: tuple[int, ...], drawing: tuple[Any, ...]) -> str:  # noqa: ARG001 - tells when it is another
+    """The same for a chart that is there already, once for all who look at it; see curve.js."""
+    drawn = _drawn(job, drawing)
+    return orjson.dumps(drawn).decode() if drawn else ""
 
 
-def _drawn(view: RunView, drawing: tuple[Any, ...]) -> Any:
-    drawn = charts.curves(view.state.metrics, view.state.evaluations, *drawing)
-    return drawn.update_layout(meta=f"{view.name} {drawing}") if drawn is not None else None
+def _drawn(job: Job, drawing: tuple[Any, ...]) -> charts.Figure | None:
+    drawn = charts.curves(job.state.metrics, job.state.evaluations, *drawing)
+    if drawn:
+        drawn["layout"]["meta"] = f"{job.name} {drawing}"
+    return drawn
 
 
 def _lost(studio: Studio, view: RunView) -> str:

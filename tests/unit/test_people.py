@@ -16,7 +16,7 @@ from tests.running import write_rows
 
 LOOKS = {
     "archive", "artifact_folder", "card", "chat_answers", "chat_checkpoints", "chat_defaults", "chat_runs",
-    "chat_state", "code", "compare", "dataset", "datasets", "demo_config", "duration", "evaluation",
+    "chat_state", "checking", "code", "compare", "dataset", "datasets", "demo_config", "duration", "evaluation",
     "evaluation_config", "evaluation_report", "evaluation_rows", "evaluations", "examples", "gpus", "held_out_row",
     "history", "log_tail", "memory", "model_facts", "notices", "overlap", "parameters", "problems_csv",
     "publication", "publications", "queue", "recent_models", "rows_from_chat", "run", "runs", "search_examples",

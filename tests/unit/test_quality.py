@@ -112,6 +112,8 @@ def test_a_fix_that_leaves_no_row_changes_nothing(store: DatasetStore, tmp_path:
         store.read_again(info.id, info.reading, ["drop_short"])
     assert store.get(info.id) == info
     assert len(list(store.examples(info.id))) == 2
+    with pytest.raises(DatasetError, match="the line is not JSON"):
+        stored(store, tmp_path / "y.jsonl", ["broken"], ("drop_duplicates", "drop_near_duplicates"))
 
 
 def test_all_problems_are_in_the_csv_and_no_cell_is_a_formula(store: DatasetStore, tmp_path: Path) -> None:

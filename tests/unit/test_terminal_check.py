@@ -62,6 +62,12 @@ def test_findings_figures_and_advice_are_told(folder: Path, capsys: pytest.Captu
     assert "6 usable rows teach little" in out
 
 
+def test_rows_of_several_formats_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "c.jsonl").write_text(GOOD % 1 + GOOD % 2 + '{"instruction": "q", "output": "a"}\n{"x": 1}\n')
+    assert "Rows by format: question_answer 2, alpaca 1, unknown 1." in told(capsys, "c.jsonl")
+    assert "Rows by format" not in told(capsys, "a.jsonl")
+
+
 def test_fixes_are_made_and_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "c.jsonl").write_text(
         GOOD % 1 * 2 + '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, '
