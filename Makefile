@@ -1,5 +1,5 @@
 # make run: install what is missing and open the app. make test: everything that continuous integration checks.
-.PHONY: help setup run test bench lint format docs chromium
+.PHONY: help setup run test bench lint format docs record chromium
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -14,6 +14,7 @@ help:
 	@echo "make test    lint, types and all tests; installs what they need, a Chromium included"
 	@echo "make bench   the benchmarks"
 	@echo "make lint    ruff and mypy alone;  make format  rewrite the code as ruff wants it"
+	@echo "make record  train and evaluate the demo anew, for visitors of a shared machine to see"
 	@echo "make docs    write docs/config.md anew from the config's schema"
 
 setup: $(INSTALLED)
@@ -40,6 +41,9 @@ format: $(INSTALLED_DEV)
 
 docs: $(INSTALLED_DEV)
 	@$(PY) docs/generate.py
+
+record: $(INSTALLED)
+	@$(PY) docs/record.py
 
 # A stamp newer than the list means that the list is installed; a changed list is installed again.
 $(INSTALLED): requirements.txt

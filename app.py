@@ -1,5 +1,6 @@
 """The front door: settings → Studio → page → serve. `python app.py` serves the page until it is stopped."""
 
+import gc
 import logging
 import os
 import signal
@@ -11,15 +12,22 @@ from typing import Any
 from starlette.middleware import Middleware
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it while it is imported
+gc.disable()  # what is imported stays: the collector would look through it again and again
 
+import ftapp.ui.stubs  # noqa: F401
 from ftapp.contract.errors import ConfigError, FtappError
+from ftapp.processes.watching import start_watching
 from ftapp.settings import Settings, read_settings
 from ftapp.studios import Studios
 from ftapp.ui import downloads
 from ftapp.ui.gate import Gate
+from ftapp.ui.hosting import without_reloading
 from ftapp.ui.page import create_page
 from ftapp.ui.sign_in import SignInDesk
 from ftapp.ui.theme import STYLE, theme
+
+gc.freeze()
+gc.enable()
 
 log = logging.getLogger("ftapp")
 
@@ -56,6 +64,7 @@ class App:
         except OSError as error:
             log.warning("Cannot clear up after an earlier process: %s", error)
         self.page.queue(default_concurrency_limit=8)
+        without_reloading()
         try:
             self.page.launch(
                 server_name=self.settings.host,
@@ -79,6 +88,7 @@ class App:
         scheduler = self.studios.scheduler
         threading.Thread(target=scheduler.keep_ticking, args=(self._closing,), name="scheduler", daemon=True).start()
         threading.Thread(target=self._close_idle, name="idle", daemon=True).start()
+        start_watching(self.settings, scheduler, self._closing)
         host = "127.0.0.1" if self.settings.host == "0.0.0.0" else self.settings.host
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 

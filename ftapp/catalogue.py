@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, RunConfig
-from ftapp.contract.duration import DurationEstimate, comparable, estimate, tokens_to_train
+from ftapp.contract.duration import DurationEstimate, comparable, estimate, evaluations_of, tokens_to_train
 from ftapp.contract.errors import HubError, HubUnreachable, ModelError, NotAllowed
 from ftapp.contract.models import Examined, ModelFacts, ModelHit, join_facts, refusal_of
 from ftapp.contract.parameters import Parameters
@@ -93,7 +93,8 @@ class Catalogue(History):
         if not (past and parameters):
             return None
         rows = self.dataset(config.data.dataset).report.valid
-        told = estimate(tokens_to_train(config, tokens_per_epoch, rows), config, device, past, parameters)
+        tokens, evaluations = tokens_to_train(config, tokens_per_epoch, rows), evaluations_of(config, rows)
+        told = estimate(tokens, evaluations, config, device, past, parameters)
         price = self._space_price()
         return told.priced(price.hardware, price.dollars_per_hour) if price else told
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from ftapp.contract.chat import Loaded, Question, Reply, Sampling
 from ftapp.contract.config import FullConfig, QloraConfig
@@ -60,9 +61,11 @@ class HeldOut:
     """A row that was measured on and never trained on."""
 
     messages: list[Message]
-    """Up to the last question."""
-    reference: str
-    """The answer in the row."""
+    """Up to the last question, which may be what a tool said."""
+    answer: Message
+    """The one in the row."""
+    tools: list[dict[str, Any]] | None
+    """What the assistant may call."""
     number: int
     """From 1."""
     count: int
@@ -164,9 +167,15 @@ class Conversation(Training):
 
     @acts
     def stop_chat(self) -> None:
-        """Stop the answers that are being written."""
-        if self._chat:
+        """Stop the answers that are being written; a model that is still being loaded for them is put away."""
+        if self._chat and self._chat.ready:
             self._chat.stop()
+        elif self._chat and self._chat.busy:
+            self.close_chat("it was stopped before it was loaded")
+
+    def chat_answers(self) -> bool:
+        """Whether a question is being answered."""
+        return self._chat is not None and self._chat.busy
 
     def close_chat(self, why: str = "it was closed") -> None:
         """Put the chat's model away; `why` is told to who waits for an answer, and by `chat_state`."""
@@ -250,19 +259,19 @@ class Conversation(Training):
         for at in range(number, number + len(rows)):
             [row] = self.examples(id, rows[at % len(rows)], 1)
             if row.messages:
-                return HeldOut(row.messages[:-1], row.messages[-1].content, at % len(rows) + 1, len(rows))
+                return HeldOut(row.messages[:-1], row.messages[-1], row.tools, at % len(rows) + 1, len(rows))
         raise DatasetError(f"{run} held no questions out.", "Ask something of your own.")
 
     # Keeping answers
 
     @acts
-    def keep_answer(self, run: str, messages: list[Message]) -> DatasetInfo:
+    def keep_answer(self, run: str, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> DatasetInfo:
         """Make a conversation, its last answer good or corrected, a row of a new version of the run's dataset.
 
         More of them go into the same version until a run uses it; the run's own dataset stays as it is. Raises
         DatasetError, StorageError.
         """
-        return self._versions.keep(self._jobs.get(run).run_config().data.dataset, messages)
+        return self._versions.keep(self._jobs.get(run).run_config().data.dataset, messages, tools)
 
     def rows_from_chat(self, id: str) -> int:
         """How many rows of a dataset are answers that were kept."""

@@ -11,6 +11,7 @@ from ftapp.processes.child import alive
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
 from ftapp.store.jobs import ACTIVE, About, Job
+from ftapp.store.notices import Notices
 from ftapp.store.summaries import RunRow
 
 POINTS = 500
@@ -59,6 +60,10 @@ class History(Library):
         words = search.casefold().split()
         return [row for row in rows if all(word in _text(row) for word in words)] if words else rows
 
+    def notices(self) -> list[str]:
+        """What is to be known of this installation as a whole: of its volume, of its sleep; no one's name is in it."""
+        return list(Notices(self.settings.home).read().values())
+
     @acts
     def describe_run(self, name: str, title: str | None = None, note: str | None = None) -> None:
         """Give a run a title or a note, or take it away with ""; its name and its folder stay. Raises JobError."""
@@ -90,6 +95,7 @@ class History(Library):
                 "They go with it if you confirm that; what is on the Hub or in a folder of its own stays.",
             )
         self._let_go(name)
+        self._mark_deleted("runs", name)
         self._jobs.delete(job)
 
     def compare(self, names: Sequence[str]) -> Comparison:

@@ -84,6 +84,7 @@ NO_DATA = re.compile(r"(^|/)(\.|README|LICENSE|dataset_infos?\.json|requirements
 SPLITS = {"train": "train", "training": "train", "test": "test", "validation": "validation", "valid": "validation"}
 SPLITS |= {"val": "validation", "dev": "validation", "eval": "test"}
 
+XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})\b")
 PER_HOUR = {"second": 3600, "minute": 60, "hour": 1}
 
 
@@ -327,12 +328,22 @@ def told(what: str, kind: str = "model or repository") -> Iterator[None]:
     except HFValidationError:
         raise HubError(f"'{what}' is not the name of a Hub repository.", "It has the form owner/name.") from None
     except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        raise HubError(_refusal(what, status), _hint(status)) from None
+        raise HubError(_refusal(what, status_of(error)), _hint(status_of(error))) from None
     except (OSError, httpx2.TransportError) as error:
+        if status := status_of(error):
+            raise HubError(_refusal(what, status), _hint(status)) from None
         raise HubUnreachable(
             f"The Hub could not be reached for {what} ({type(error).__name__}).", "Check the connection and try again."
         ) from None
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status in the client's error; 0 if there was no answer. Xet's errors have it in their words only."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return int(response.status_code)
+    found = XET_STATUS.search(str(error)) if isinstance(error, ConnectionError) else None
+    return int(found[1]) if found else 0
 
 
 def _refusal(what: str, status: int) -> str:

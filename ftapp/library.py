@@ -11,6 +11,7 @@ from ftapp.contract.config import DataConfig
 from ftapp.contract.errors import DatasetError, EncodingNeeded, JobError, LimitReached, MappingNeeded, StorageError
 from ftapp.contract.examples import Example
 from ftapp.contract.report import CheckRequest, DatasetInfo, Edit, HubSource, Overlap, Reading, Report, SourceFile
+from ftapp.contract.turns import is_whole
 from ftapp.hub import Hub, HubDataset
 from ftapp.people import Person, acts, in_turn
 from ftapp.processes.checking import Checker
@@ -21,11 +22,13 @@ from ftapp.store.datasets import DatasetStore
 from ftapp.store.exports import Kind
 from ftapp.store.files import abandoned, bytes_in, workplace
 from ftapp.store.previews import Preview, preview
+from ftapp.store.readers import shown_name
 from ftapp.store.uploads import Upload, Uploads
+from ftapp.store.volume import Kind as KeptKind
+from ftapp.store.volume import mark_deleted
 
 DEMO = "demo"
 DOWNLOAD = ".hub-"
-LOOKED_AT = "looked-at"
 DEMO_FOLDER = Path(__file__).parent / "demo"
 AS_IT_IS = Reading()
 
@@ -77,11 +80,12 @@ class Library:
         progress: Progress = _quiet,
         reading: Reading = AS_IT_IS,
         edits: Sequence[Edit] = (),
+        id: str = "looked-at",
     ) -> DatasetInfo:
         """Check files as `check_files` does, and have them as a dataset: for a Studio whose home is thrown away."""
         for path, _ in files:
             self._refuse_missing(path)
-        return self._datasets.look(files, LOOKED_AT, progress, reading, edits)
+        return self._datasets.look(files, id, progress, reading, edits)
 
     @acts
     def add_dataset(
@@ -199,6 +203,10 @@ class Library:
         path, name = self._datasets.originals(id)[0]
         return preview(path, name, reading, self.settings.max_unpacked_bytes, count)
 
+    def checking(self) -> bool:
+        """Whether a check of this user is under way, from whichever page."""
+        return self._checker.busy
+
     @acts
     def cancel_checks(self) -> None:
         """End every check and download of this user; each raises DatasetError where it was started."""
@@ -304,7 +312,16 @@ class Library:
         if id == DEMO:
             raise DatasetError("The demo dataset cannot be deleted.", "It ships with the app.")
         self._changeable(id)
+        self._mark_deleted("datasets", id)
         self._datasets.delete(id)
+
+    def _mark_deleted(self, kind: KeptKind, name: str) -> None:
+        """Have it taken off the volume too."""
+        if self.settings.volume:
+            try:
+                mark_deleted(self.folder, kind, name)
+            except OSError as error:
+                raise StorageError(f"Cannot delete {name}: {error.strerror}.", "Free some disk space.") from error
 
     def _changeable(self, id: str) -> DatasetInfo:
         if run := self._run_using(id):
@@ -319,6 +336,8 @@ class Library:
         self._datasets.add(DEMO_FOLDER / "dataset.jsonl", "demo.jsonl", id=DEMO)
 
     def _refuse_missing(self, path: Path) -> None:
+        if not is_whole(str(path)):
+            raise DatasetError(f"The path of {shown_name(path.name)} is not UTF-8 text.", "Rename the file or folder.")
         if not path.is_file():
             raise DatasetError(f"There is no file {path}.", "Check the path.")
 

@@ -115,6 +115,11 @@ class Publishing(Evaluations):
             raise JobError(f"{config.run} has no trained model yet.", "Wait for it to finish, or choose another run.")
         if config.artifact == "adapter" and isinstance(view.config.method, FullConfig):
             raise JobError(f"{config.run} trained the whole model, so it has no adapter.", "Publish the merged model.")
+        if config.artifact == "gguf" and not self.settings.llama_cpp:
+            raise JobError(
+                "GGUF files are made by llama.cpp, and FTAPP_LLAMA_CPP names none.",
+                "Set it to the folder of a llama.cpp; or publish the merged model and use the commands shown there.",
+            )
         if any(publication.active for publication in self.publications(config.run)):
             raise JobError(f"{config.run} is being published already.", "Wait for that to end, or stop it.")
         token = self._token(token)

@@ -53,6 +53,8 @@ class Settings:
     """`FTAPP_DEVICES`: processes per training, one for each GPU; by default all GPUs in CUDA_VISIBLE_DEVICES."""
     space_id: str | None = None
     """`SPACE_ID`: set by the Hub inside a Space; its hardware's price is looked up."""
+    llama_cpp: Path | None = None
+    """`FTAPP_LLAMA_CPP`: the folder of a llama.cpp of one's own; with it the app makes GGUF files."""
     user: str = "ftapp"
     """`FTAPP_USER`: whom the password lets in; ftapp by default."""
     password: str | None = field(default=None, repr=False)
@@ -69,6 +71,10 @@ class Settings:
     """`FTAPP_MAX_RUNS`: one person's runs in the queue and at work; no limit by default, 5 with sign-in."""
     max_requests: int | None = None
     """`FTAPP_MAX_REQUESTS`: one person's requests in a minute; no limit by default, 1200 with sign-in."""
+    volume: Path | None = None
+    """`FTAPP_VOLUME`: a mounted folder that outlives the disk; finished work is copied there and taken back."""
+    sleep: int | None = None
+    """`FTAPP_SLEEP`: seconds after which the Space sleeps when nothing is at work, as `deploy` set it; -1: never."""
 
     @property
     def local(self) -> bool:
@@ -96,6 +102,7 @@ def read_settings() -> Settings:
         max_unpacked_bytes=int(_number("FTAPP_MAX_UNPACKED_MB", 16_384, 1, 10_000_000) * 2**20),
         devices=int(_number("FTAPP_DEVICES", 0, 0, 1024)) or None,
         space_id=environ.get("SPACE_ID") or None,
+        llama_cpp=read_llama_cpp(),
         user=environ.get("FTAPP_USER") or "ftapp",
         password=environ.get("FTAPP_PASSWORD") or None,
         sign_in=sign_in,
@@ -104,7 +111,33 @@ def read_settings() -> Settings:
         max_run_seconds=_limit("FTAPP_MAX_RUN_HOURS", 24 if sign_in else None, 3600),
         max_runs=_limit("FTAPP_MAX_RUNS", 5 if sign_in else None),
         max_requests=_limit("FTAPP_MAX_REQUESTS", 1200 if sign_in else None),
+        volume=_mount(),
+        sleep=int(_number("FTAPP_SLEEP", 0, -1, 31_536_000)) or None,
     )
+
+
+def _mount() -> Path | None:
+    text = os.environ.get("FTAPP_VOLUME")
+    if text and not Path(text).is_absolute():
+        raise ConfigError(f"FTAPP_VOLUME is {text!r}.", "Set it to a folder's full path, such as /data.")
+    return Path(text) if text else None
+
+
+def read_llama_cpp() -> Path | None:
+    """The folder of a llama.cpp, for a worker, too; raises ConfigError if it is none."""
+    named = os.environ.get("FTAPP_LLAMA_CPP")
+    if not named:
+        return None
+    try:
+        folder = Path(named).expanduser().absolute()
+    except RuntimeError:  # ~ of somebody who is not there
+        folder = Path(named)
+    if not (folder / "convert_hf_to_gguf.py").is_file():
+        raise ConfigError(
+            f"FTAPP_LLAMA_CPP is {named!r}: there is no convert_hf_to_gguf.py in it.",
+            "Set it to a folder of llama.cpp (git clone https://github.com/ggml-org/llama.cpp), or leave it out.",
+        )
+    return folder
 
 
 def _sign_in() -> SignIn | None:

@@ -1,9 +1,11 @@
 """Everybody's studios on this machine, one for each person, over one accelerator; the page asks here whose it draws."""
 
+import shutil
 import threading
 
 from ftapp.contract.errors import NotAllowed
-from ftapp.people import LOCAL, Person
+from ftapp.library import DEMO_FOLDER
+from ftapp.people import LOCAL, VISITOR, Person
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
 from ftapp.store.files import write_whole
@@ -29,6 +31,8 @@ class Studios:
                     known.use_token(None)  # the installation's own is its owner's
                 known.others = lambda: [one for one in self.all() if one is not known]
                 self._studios[person.name] = known
+                if person == VISITOR:
+                    _show_the_demo(known)
             return known
 
     def all(self) -> list[Studio]:
@@ -79,3 +83,11 @@ class Studios:
     def _make_room(self) -> None:
         for studio in self.all():
             studio.make_room("a run started and needs the memory")
+
+
+def _show_the_demo(visitor: Studio) -> None:
+    """Put the demo's recorded run where visitors see it, trained and evaluated; see docs/record.py."""
+    place = visitor.folder / "runs"
+    shutil.rmtree(place, ignore_errors=True)  # that of an earlier version
+    if (DEMO_FOLDER / "runs").is_dir():
+        shutil.copytree(DEMO_FOLDER / "runs", place)

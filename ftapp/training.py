@@ -1,5 +1,6 @@
 """The verbs on runs: what they need, the rows as they will see them, starting, stopping, taking up again."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from ftapp.catalogue import Catalogue
 from ftapp.contract import preview
 from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, RunConfig, refusal
+from ftapp.contract.duration import idle, probe_of
 from ftapp.contract.errors import DatasetError, HubUnreachable, JobError, LimitReached, ModelError
 from ftapp.contract.memory import Machine, MemoryView, Model, predict, read_model
 from ftapp.contract.parameters import Parameters, count_parameters
@@ -73,7 +75,9 @@ class Training(Catalogue):
 
         `row_tokens` is the dataset's longest row, if it was measured; without it the longest that is allowed counts.
         """
-        return predict(self._model(config.model), config, self._machine(), row_tokens)
+        place = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        free = shutil.disk_usage(place).free
+        return predict(self._model(config.model), config, self._machine(), row_tokens, free)
 
     def _machine(self) -> Machine:
         found = self.gpus()
@@ -156,7 +160,7 @@ class Training(Catalogue):
         self._refuse_foreign(config.model)
         self._refuse_full()
         self._refuse_many()
-        problems = lacking(config, self.gpus())
+        problems = lacking(config, self.gpus()) | idle(config, info.report.valid)
         if self.person.shared and config.tracking not in ("none", "tensorboard"):
             problems["tracking"] = "is not for a shared machine: TensorBoard's files stay with the run"
         if config.model.adapter:
@@ -171,6 +175,13 @@ class Training(Catalogue):
         self.make_room("a training started and needs the memory")
         self.scheduler.tick()
         return job.name
+
+    @acts
+    def try_two_steps(self, config: RunConfig) -> str:
+        """Start the first two steps of a run as a run of their own, by which `duration` then goes; returns its name."""
+        name = self.start_training(probe_of(config))
+        self.describe_run(name, title="Two steps, for the estimate")
+        return name
 
     def code(self, config: RunConfig) -> Code:
         """The same run as config, command and script; the script reads what `export_sides` writes. Raises JobError."""
@@ -279,8 +290,8 @@ class Training(Catalogue):
         stop_tree(job.process())
 
     def _run_view(self, job: Job) -> RunView:
-        summary = self._runs.summary(job)
-        return self._view(job, job.run_config, job.created.timestamp(), summary.status, summary.end)
+        status, end = self._runs.status(job)
+        return self._view(job, job.run_config, job.created.timestamp(), status, end)
 
     def _job(self, name: str, publication: str) -> Job:
         run = self._jobs.get(name)

@@ -124,6 +124,8 @@ def _plainly(job: Job, status: Status, end: End) -> tuple[str, str]:
             return f"{ended} before it was published.", "Publish again: what was made whole is used."
         case "stopped", ev.Stopped(step=step, artifact=str(artifact)):
             return f"Stopped at step {step}; the result so far is in {job.folder / artifact}", ""
+        case "stopped", ev.Stopped(step=0) if resumable:
+            return "Stopped before the first step", "Start it again with Use these settings again."
         case "stopped", _ if not resumable:
             return "Stopped before its end; nothing was kept.", "Start it again."
         case "stopped", _ if job.process() is None:

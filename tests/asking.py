@@ -10,9 +10,9 @@ from ftapp.studio import Studio
 
 def question(text: str, *voices: str, **options: Any) -> Question:
     """A question to these voices; sampling and the rest by name."""
-    sampling = {name: value for name, value in options.items() if name != "thinking"}
+    rest = {name: options.pop(name, None) for name in ("thinking", "tools")}
     messages = {voice: [Message(role="user", content=text)] for voice in voices or ("tuned",)}
-    return Question.model_validate({"messages": messages, "sampling": sampling, "thinking": options.get("thinking")})
+    return Question.model_validate({"messages": messages, "sampling": options, **rest})
 
 
 class Heard:

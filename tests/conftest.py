@@ -7,6 +7,8 @@ import pytest
 
 # trainings beside one another, or beside a browser: threads that wait for work by spinning would take the others' core
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# hundreds of processes start: without it each would compile all of ftapp anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
     PreTrainedModel,
@@ -76,6 +78,10 @@ def make(
             )
         case "phi3":
             model = Phi3ForCausalLM(Phi3Config(**shape, tie_word_embeddings=tied, bos_token_id=None))
+        case "mixtral":
+            model = MixtralForCausalLM(
+                MixtralConfig(**shape, tie_word_embeddings=tied, bos_token_id=None, num_local_experts=4)
+            )
         case "gpt2":
             model = GPT2LMHeadModel(
                 GPT2Config(

@@ -16,7 +16,7 @@ from ftapp.views import RunView
 
 T = TypeVar("T")
 
-TIME_LIMIT = 180.0
+TIME_LIMIT = 300.0
 WORKER = ProcessId(pid=4_000_000, created=1000.0)
 """A process that is not there any more."""
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,6 +1,6 @@
 """What the chat pipe says: JSON lines, requests down the worker's stdin, replies up its stdout."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -37,6 +37,8 @@ class Question(Contract):
     messages: dict[Voice, list[Message]] = Field(min_length=1)
     """The conversation as each one knows it who is to answer; two of them answer at the same time."""
     sampling: Sampling = Field(default_factory=Sampling)
+    tools: list[dict[str, Any]] | None = None
+    """What may be called, in OpenAI's form, if the conversation began with a row that says so."""
     thinking: bool | None = None
     """Whether to think first, for templates that know it; None: as in training."""
 

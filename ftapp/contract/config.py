@@ -294,8 +294,11 @@ class PublishConfig(Contract):
     run: str = Field(min_length=1, title="Run")
     """The run whose result is published."""
 
-    artifact: Literal["adapter", "merged"] = Field("adapter", title="Artifact")
-    """`adapter`: the small adapter alone. `merged`: the whole model in 16 bit, adapter merged into the base."""
+    artifact: Literal["adapter", "merged", "gguf"] = Field("adapter", title="Artifact")
+    """`adapter`: it alone. `merged`: the whole model, in 16 bit. `gguf`: that as one file, for this machine only."""
+
+    gguf_type: Literal["q8_0", "bf16", "f16"] = Field("q8_0", title="Type of the GGUF file")
+    """`q8_0`: 8 bits a weight, hardly a difference. `bf16`, `f16`: 16 bits, to be quantised further elsewhere."""
 
     with_base: bool = Field(False, title="Base model beside the adapter")
     """Put the base into the folder `base`; for an adapter of a base that others cannot get from the Hub."""
@@ -326,6 +329,10 @@ class PublishConfig(Contract):
             raise _of_field("branch", "is only for pushing to a branch; choose that, or leave it empty")
         if self.with_base and self.artifact != "adapter":
             raise _of_field("with_base", "is only for an adapter; the merged model holds its base")
+        if self.artifact == "gguf" and self.destination:
+            raise _of_field("destination", "is not for a GGUF file, which stays on this machine; push the merged model")
+        if self.artifact == "gguf" and self.card:
+            raise _of_field("card", "is not for a GGUF file, which has none")
         if self.folder and self.destination:
             raise _of_field("folder", "is for writing to this machine only; leave the destination empty")
         return self

@@ -28,21 +28,35 @@ def with_vllm(config: RunConfig, publication: PublishConfig, folder: str = "") -
 
 
 def with_ollama(publication: PublishConfig, folder: str) -> str:
-    """The commands that turn a merged model's folder into a GGUF file and run it by Ollama."""
+    """The commands that run a folder's GGUF file by llama.cpp or Ollama; first those that make it of a merged model."""
     name = short_name(publication)
+    file, make = f"./{name}.gguf", _conversion(folder, f"{name}.gguf")
+    if publication.artifact == "gguf":
+        file, make = f"{folder}/{gguf_file(publication)}", []
     return "\n".join(
         [
-            "git clone --depth 1 https://github.com/ggml-org/llama.cpp",
-            "python -m pip install -r llama.cpp/requirements/requirements-convert_hf_to_gguf.txt",
-            f"python llama.cpp/convert_hf_to_gguf.py {shlex.quote(folder)} --outfile {name}.gguf --outtype q8_0",
+            *make,
             "# llama.cpp's own server takes the model's own chat template:",
-            f"llama-server -m {name}.gguf --jinja",
+            f"llama-server -m {shlex.quote(file)} --jinja",
             "# Ollama takes it where it knows it; else write a TEMPLATE into the Modelfile:",
-            f"echo 'FROM ./{name}.gguf' > Modelfile",
+            f"echo {shlex.quote(f'FROM {file}')} > Modelfile",
             f"ollama create {name} -f Modelfile",
             f"ollama run {name}",
         ]
     )
+
+
+def _conversion(folder: str, file: str) -> list[str]:
+    return [
+        "git clone --depth 1 https://github.com/ggml-org/llama.cpp",
+        "python -m pip install -r llama.cpp/requirements/requirements-convert_hf_to_gguf.txt",
+        f"python llama.cpp/convert_hf_to_gguf.py {shlex.quote(folder)} --outfile {file} --outtype q8_0",
+    ]
+
+
+def gguf_file(publication: PublishConfig) -> str:
+    """What the file of such a publication is called."""
+    return f"{short_name(publication)}-{publication.gguf_type}.gguf"
 
 
 def short_name(publication: PublishConfig) -> str:

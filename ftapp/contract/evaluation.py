@@ -44,7 +44,7 @@ class EvaluateConfig(Contract):
     max_new_tokens: Annotated[int, Field(ge=1, le=8192)] | Auto = Field(
         "auto", title="Longest answer (tokens)", json_schema_extra=ADVANCED
     )
-    """Answers are cut here; `auto`: a quarter more than the longest right answer, at most 512."""
+    """Answers are cut here; `auto`: a quarter more than the longest right answer, at most 512 (4096 with thoughts)."""
 
     dataset: Line | None = Field(None, min_length=1, max_length=1000, title="Measure on", json_schema_extra=BASIC)
     """Another dataset to measure on, less the rows with a prompt of the training; empty: what the run held out."""
@@ -169,6 +169,8 @@ class EvaluationReport(Contract):
     examples: float
     """Shown to the base with examples, mean over the rows."""
     max_new_tokens: int
+    base_unthinking: bool = False
+    """Whether the base was asked not to think before it answers, since no row does."""
     format: AnswerFormat | None
     """What the training answers have in common."""
     scores: list[Scores]

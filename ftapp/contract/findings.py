@@ -5,7 +5,7 @@ from typing import Any
 
 from ftapp.contract.answers import in_words
 from ftapp.contract.evaluation import MEASURES, NAMES, Contestant, EvaluationReport, Measure, Scores
-from ftapp.contract.figures import Figure
+from ftapp.contract.figures import Difference, Figure
 
 ORDER: tuple[Contestant, ...] = ("base", "examples", "tuned")
 UNRELATED = "Loss on unrelated text"
@@ -58,6 +58,33 @@ def figures_table(report: EvaluationReport) -> tuple[list[str], list[list[str]]]
     return ["", *(NAMES[scores.contestant] for scores in taking_part)], rows
 
 
+def compared_table(report: EvaluationReport) -> tuple[list[str], list[list[str]]]:
+    """The same with how the tuned model differs from each other contestant, where that is a difference."""
+    headings, rows = figures_table(report)
+    for rival in ORDER[:-1]:
+        if report.of(rival):
+            headings.append(f"Tuned against {NAMES[rival].lower()}")
+            found = _differences(report, rival)
+            rows = [[*row, found.get(row[0], "")] for row in rows]
+    return headings, rows
+
+
+def _differences(report: EvaluationReport, rival: Contestant) -> dict[str, str]:
+    """A measure's title → how the tuned model differs from another contestant."""
+    found = {
+        MEASURES[measure]: _difference(measure, one.difference)
+        for measure in measured(report)
+        if (one := report.compared(measure, "tuned", rival))
+    }
+    return found | ({UNRELATED: _difference("loss", report.unrelated.difference)} if rival == "base" else {})
+
+
+def _difference(measure: Measure, found: Difference) -> str:
+    if not found.real:
+        return "no difference"
+    return f"{'+' if found.value > 0 else '−'}{number(measure, abs(found.value)).replace(' %', ' points')}"
+
+
 def about(report: EvaluationReport) -> list[str]:
     """What the figures are of, in sentences: rows, limits, examples, format."""
     whose = "held out by the run" if report.held_out_by_run else f"of {report.dataset}"
@@ -70,6 +97,8 @@ def about(report: EvaluationReport) -> list[str]:
         sentences.append(f"{report.seen_in_training} rows whose prompt was trained on are left out")
     if any(scores.exact for scores in report.scores):
         sentences.append(f"greedy answers of at most {report.max_new_tokens} tokens, the same for all")
+    if report.base_unthinking:
+        sentences.append("the base was asked to answer without thinking, as the rows do")
     if report.of("examples"):
         sentences.append(f"the base with examples was shown {report.examples:.1f} training rows a question on average")
     if report.format:
@@ -80,7 +109,7 @@ def about(report: EvaluationReport) -> list[str]:
 
 def card_lines(report: EvaluationReport) -> list[str]:
     """The evaluation as Markdown lines: the verdict, the table, what the figures are of."""
-    headings, rows = figures_table(report)
+    headings, rows = compared_table(report)
     lines = [plain(report.verdict.sentence), *(plain(remark) for remark in report.verdict.remarks), ""]
     lines += [
         _row(headings),

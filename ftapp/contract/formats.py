@@ -128,6 +128,8 @@ def to_canonical(row: Row[str, Any], format: Format, mapping: Mapping | None = N
         case "alpaca":
             found = _alpaca(row)
         case "prompt_completion":
+            if row.get("label") is False or row.get("label") in ("false", "False"):  # as unpaired preferences have it
+                raise RowProblem("'label' is false: the completion is marked as a bad one", "marked_bad")
             found = [*_side(row, "prompt", "user"), *_side(row, "completion", "assistant")]
         case "question_answer":
             question, answer = next((q, a) for q, a in PAIRS if q in row and a in row)
@@ -149,7 +151,7 @@ def to_canonical(row: Row[str, Any], format: Format, mapping: Mapping | None = N
                     raise RowProblem(f"{name} is not a list of turns", "field")
             columns = ", ".join(map(str, row)) or "(none)"
             raise RowProblem(f"no known format has the columns {columns}", "unknown_format")
-    tools = row.get("tools")
+    tools = row.get("tools") or _functions(row.get("functions"))
     return {"messages": found, "tools": _tools(tools)} if tools else {"messages": found}
 
 
@@ -213,6 +215,17 @@ def _alpaca(row: Row[str, Any]) -> list[dict[str, Any]]:
     return [*_system(text_of(row, "system", "")), *earlier, *_pair(prompt, text_of(row, "output"))]
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) or str(value).strip().replace(".", "", 1).isdigit()
+
+
+def _functions(value: object) -> list[dict[str, Any]]:
+    """OpenAI's older way to name tools, in its newer one."""
+    if not isinstance(value, list):
+        return []
+    return [{"type": "function", "function": function} for function in value if isinstance(function, dict)]
+
+
 def _tools(value: object) -> list[dict[str, Any]]:
     if isinstance(value, str):
         try:
@@ -234,7 +247,7 @@ def suggest_mapping(rows: Iterable[Row[str, Any]]) -> Mapping | None:
         if isinstance(seen[0]["chosen"], list) and not seen[0].get("prompt"):
             return Mapping(messages="chosen")
         prompt = next((c for c in columns if c not in ("chosen", "rejected") and PROMPTS.search(c)), None)
-        return Mapping(prompt=prompt, answer="chosen") if prompt else None
+        return Mapping(prompt=prompt, answer="chosen") if prompt else Mapping(text="chosen")
     for column in columns:
         value = seen[0][column]
         if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -244,6 +257,7 @@ def suggest_mapping(rows: Iterable[Row[str, Any]]) -> Mapping | None:
     prompt = next((c for c in texts if c != system and PROMPTS.search(c)), None)
     answer = next((c for c in texts if c not in (system, prompt) and ANSWERS.search(c)), None)
     rest = [c for c in texts if c not in (system, prompt, answer)]
+    rest.sort(key=lambda column: all(_is_number(row[column]) for row in seen))  # the row's number comes last
     if len(texts) == 1:
         return Mapping(text=texts[0])
     prompt = prompt or (rest.pop(0) if rest else None)

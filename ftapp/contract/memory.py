@@ -23,6 +23,8 @@ CONTEXT = {"cuda": 2**30, "cpu": 600 * 2**20}
 FRAGMENTATION = 0.03
 """Share of the rest that the allocator holds and cannot use."""
 COMFORTABLE = 0.9
+CHECKPOINTS = 3
+"""At most on the disk at once: the best, the last, and the one that is being written."""
 
 Verdict = Literal["fits", "tight", "does not fit", "unknown"]
 
@@ -109,6 +111,9 @@ class MemoryView(Contract):
     estimate: Estimate
     machine: Machine
     verdict: Verdict
+    disk: int = 0
+    """Bytes that the run will have on the disk at most."""
+    disk_free: int | None = None
     changes: list[Change] = Field(default_factory=list)
     """If it does not fit: the least harmful first, each enough by itself."""
 
@@ -207,12 +212,27 @@ def _footprint(model: Model, config: RunConfig, machine: Machine) -> Footprint:
     return footprint(model.groups, model.facts, model.stored, config.method, machine.kind)
 
 
-def predict(model: Model, config: RunConfig, machine: Machine, row_tokens: int | None = None) -> MemoryView:
+def on_disk(model: Model, config: RunConfig) -> int:
+    """Bytes: two checkpoints and the next one, with 4 a trained parameter and 8 of AdamW, and the result."""
+    trained = _footprint(model, config, Machine(kind="cpu", name="")).trained
+    return (CHECKPOINTS * 12 + 4) * trained
+
+
+def predict(
+    model: Model, config: RunConfig, machine: Machine, row_tokens: int | None = None, disk_free: int | None = None
+) -> MemoryView:
     """The estimate of a config on a machine, whether it fits, and if not what to change."""
     found = estimate(model, config, resolve(model, config, machine, row_tokens), machine)
     judged = verdict(found.peak, machine.free)
     changes = list(_changes(model, config, machine, row_tokens, found.plan)) if judged == "does not fit" else []
-    return MemoryView(estimate=found, machine=machine, verdict=judged, changes=changes)
+    return MemoryView(
+        estimate=found,
+        machine=machine,
+        verdict=judged,
+        disk=on_disk(model, config),
+        disk_free=disk_free,
+        changes=changes,
+    )
 
 
 def changed(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:

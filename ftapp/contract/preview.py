@@ -53,7 +53,7 @@ class Lengths(Contract):
 
     type: Literal["lengths"] = "lengths"
     rows: int
-    """Measured: all rows, or a sample of them."""
+    """Measured: all rows that the template takes, or those of a sample."""
     of_rows: int
     """In the dataset."""
     edges: list[int]
@@ -80,7 +80,7 @@ class Lengths(Contract):
     refusals: list[Refusal]
     """The first hundred."""
     refused: int
-    """Measured rows that the template refuses."""
+    """Rows that the template refuses: of a sample's dataset also others, by who speaks in which order."""
 
 
 class Piece(Contract):

@@ -90,6 +90,8 @@ def _head(config: RunConfig, adapter: str) -> str:
         packages, names = f"bitsandbytes, {packages}", f"{names}, BitsAndBytesConfig"
     if not isinstance(config.method, FullConfig):
         imports = f"from peft import {'PeftModel' if adapter else 'LoraConfig'}\n"
+    if config.evaluation.early_stopping_patience:
+        names += ", EarlyStoppingCallback"
     imports += f"from transformers import {names}"
     return HEAD.replace("(packages)", packages).replace("(imports)", imports)
 
@@ -138,6 +140,8 @@ def _train(config: RunConfig, adapter: str, measured: bool) -> str:
     text = TRAIN.replace("(held out)", f"token_rows({held_out})" if held_out else "None")
     base_changes = not isinstance(method, FullConfig) and method.init in ("pissa", "olora") and not adapter
     text = text.replace("(start)", START if base_changes else "")
+    patience = config.evaluation.early_stopping_patience
+    text = text.replace("(callbacks)", f"[EarlyStoppingCallback({patience})]" if patience else "None")
     text = text.replace(
         "(conversion)", ', path_initial_model_for_weight_conversion="./initial"' if base_changes else ""
     )
@@ -210,10 +214,15 @@ def mask(text, spans):
     return out["input_ids"], [t if learn else -100 for t, learn in zip(out["input_ids"], inside)]
 
 
-# an answer ends with the last special token that is learned: the model stops there
+# an answer ends with the first special token after its words: the model stops there
 probe = encode({"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day"}]})
 special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-tokenizer.eos_token = tokenizer.convert_ids_to_tokens(next(t for t in reversed(probe[-1][1]) if t in special))
+for token in reversed([label for label in probe[-1][1] if label != -100]):
+    if token in special:
+        stop = token
+    elif tokenizer.decode([token]).strip():
+        break
+tokenizer.eos_token = tokenizer.convert_ids_to_tokens(stop)
 
 
 def token_rows(path):
@@ -304,6 +313,7 @@ trainer = Trainer(
     eval_dataset=(held out),
     processing_class=tokenizer,
     peft_config=lora,
+    callbacks=(callbacks),
 )(start)
 for parameter in trainer.model.parameters():
     if parameter.requires_grad:

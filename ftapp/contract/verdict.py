@@ -113,9 +113,10 @@ def _forgotten(unrelated: Unrelated) -> list[str]:
     before, after = unrelated.base.value, unrelated.tuned.value
     if not unrelated.difference.real or not (math.isfinite(before) and math.isfinite(after)):
         return []
+    times = f"perplexity × {math.exp(min(after - before, 700)):.3g}"
     if after > before:
-        return [f"It forgot something: the loss on unrelated text rose from {before:.3f} to {after:.3f}."]
-    return [f"Nothing was forgotten: the loss on unrelated text fell from {before:.3f} to {after:.3f}."]
+        return [f"It forgot something: the loss on unrelated text rose from {before:.3f} to {after:.3f} ({times})."]
+    return [f"Nothing was forgotten: the loss on unrelated text fell from {before:.3f} to {after:.3f} ({times})."]
 
 
 def _format(by: dict[Contestant, Scores], compared: Compared) -> list[str]:

@@ -34,7 +34,7 @@ class ChatProcess(Pipe[Reply]):
 
     def stop(self) -> None:
         """Stop the answers that are being written; what was written stays."""
-        if self.busy and self.ready:
+        if self.busy:
             self.interrupt()
 
     def interrupt(self) -> None:

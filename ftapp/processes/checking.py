@@ -27,6 +27,12 @@ class Checker:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._cancelled = 0
+        self._under_way = set[object]()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a check is under way."""
+        return bool(self._under_way)
 
     def cancel(self) -> None:
         """End every check that is under way; each raises DatasetError where it was started."""
@@ -52,7 +58,12 @@ class Checker:
         """What `store.building.build` does; a large or packed file's rows are read in another process."""
         go_on = self.cancellable(f"Checking {', '.join(file.name for file in request.files)}", progress)
         small = all(Path(f.path).stat().st_size <= SMALL and f.name.lower().endswith(PLAIN) for f in request.files)
-        return build(request, folder, go_on) if small else self._apart(request, folder, go_on)
+        mine = object()
+        self._under_way.add(mine)
+        try:
+            return build(request, folder, go_on) if small else self._apart(request, folder, go_on)
+        finally:
+            self._under_way.remove(mine)
 
     def _apart(self, request: CheckRequest, folder: Path | None, go_on: Progress) -> Report:
         with workplace(self._folder, PREFIX) as place:

@@ -38,6 +38,7 @@ def worker_env(token: str | None) -> Mapping[str, str]:
     env = {**os.environ, **QUIET}
     for secret in SECRETS:
         env.pop(secret, None)
+    env.pop("SYSTEM", None)  # trackio locks its database for itself alone where it says `spaces`
     if token:
         env["HF_TOKEN"] = token
     root = str(Path(__file__).parents[2])

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ftapp.contract import events as ev
 from ftapp.contract.errors import JobError
 from ftapp.processes.child import alive
 from ftapp.store.jobs import ACTIVE, Job, JobStore, Outline, Status, is_run_name
@@ -31,6 +32,14 @@ class Runs:
             return known or summarise(job, status, stamp)
         except FileNotFoundError:
             raise JobError(f"{job.name} was deleted.", "Choose another one from the list of runs.") from None
+
+    def status(self, job: Job) -> tuple[Status, ev.Finished | ev.Stopped | ev.Failed | None]:
+        """A run's status and its last word, for whoever asks each second; raises JobError if it is gone."""
+        try:
+            status, known = self._judge(job, job.folder.stat().st_mtime_ns)
+        except FileNotFoundError:
+            raise JobError(f"{job.name} was deleted.", "Choose another one from the list of runs.") from None
+        return status, known.end if known else job.refresh().end
 
     def all(self) -> list[tuple[Job, Summary]]:
         """Every run as it stands now, newest first; without those of another version of the app."""

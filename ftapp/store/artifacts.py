@@ -23,7 +23,9 @@ class Artifact(Contract):
     """A whole artifact: it was made, checked, and not changed since it was written down."""
 
     kind: str
-    """`adapter` or `merged`; a whole trained model is `merged`."""
+    """`adapter`, `merged` or `gguf`; a whole trained model is `merged`."""
+    gguf_type: str = ""
+    """Of a GGUF file."""
     with_base: bool
     source: str
     """What it was made from: a run's result as it was then."""
@@ -59,7 +61,13 @@ def record(
     """Write down what is in an artifact's folder; raises StorageError, OSError."""
     hashes, sizes = _hashes(folder, files_in(folder), progress)
     made = Artifact(
-        kind=config.artifact, with_base=config.with_base, source=source, files=hashes, sizes=sizes, verified=verified
+        kind=config.artifact,
+        gguf_type=_gguf_type(config),
+        with_base=config.with_base,
+        source=source,
+        files=hashes,
+        sizes=sizes,
+        verified=verified,
     )
     write_whole(publication / RECORD, made.model_dump_json(indent=2).encode())
     return made
@@ -78,9 +86,10 @@ def read(publication: Path) -> Artifact | None:
 
 def find(publications: Iterable[Path], config: PublishConfig, source: str) -> tuple[Path, Artifact] | None:
     """The folder of the first publication whose artifact would do for this one, too."""
+    wanted = (config.artifact, _gguf_type(config), config.with_base, source)
     for publication in publications:
         made = read(publication)
-        if made and (made.kind, made.with_base, made.source) == (config.artifact, config.with_base, source):
+        if made and (made.kind, made.gguf_type, made.with_base, made.source) == wanted:
             return publication / made.kind, made
     return None
 
@@ -88,6 +97,10 @@ def find(publications: Iterable[Path], config: PublishConfig, source: str) -> tu
 def unchanged(folder: Path, made: Artifact, progress: Progress) -> bool:
     """Whether every byte is as it was written down."""
     return _hashes(folder, [folder / name for name in made.files], progress)[0] == made.files
+
+
+def _gguf_type(config: PublishConfig) -> str:
+    return config.gguf_type if config.artifact == "gguf" else ""
 
 
 def _hashes(folder: Path, paths: list[Path], progress: Progress) -> tuple[dict[str, str], dict[str, int]]:

@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import xxhash
@@ -178,8 +179,7 @@ def _note(batch: Batch, row: Row, problem: RowProblem) -> None:
     batch.problem_kinds[problem.kind] += 1
     excerpt = row.excerpt
     if not excerpt and row.value is not None:
-        cells = {str(k)[:40]: v if isinstance(v, (int, float)) else _short(v) for k, v in list(row.value.items())[:8]}
-        excerpt = json.dumps(cells, ensure_ascii=False)
+        excerpt = json.dumps(_short(row.value), ensure_ascii=False, default=str)
     batch.problems.append(
         Problem(
             row=row.number,
@@ -191,10 +191,17 @@ def _note(batch: Batch, row: Row, problem: RowProblem) -> None:
     )
 
 
-def _short(value: object) -> str:
-    return (
-        value[:EXCERPT] if isinstance(value, str) else repr(value[:2] if isinstance(value, list) else value)[:EXCERPT]
-    )
+def _short(value: Any, depth: int = 4) -> Any:
+    """The beginning of a value: enough for an excerpt, however large it is."""
+    if isinstance(value, str):
+        return value[:EXCERPT]
+    if isinstance(value, (list, dict)) and not depth:
+        return "…"
+    if isinstance(value, list):
+        return [_short(item, depth - 1) for item in value[:8]]
+    if isinstance(value, dict):
+        return {str(key)[:40]: _short(item, depth - 1) for key, item in islice(value.items(), 8)}
+    return value
 
 
 def _whole(text: str) -> str:

@@ -5,35 +5,29 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from ftapp.contract.config import DataConfig
 from ftapp.contract.errors import DatasetError, MappingNeeded, StorageError
-from ftapp.contract.examples import ADVICE, Example
-from ftapp.contract.report import CheckRequest, DatasetInfo, Edit, HubSource, Overlap, Reading, Report, SourceFile
+from ftapp.contract.examples import ADVICE
+from ftapp.contract.report import CheckRequest, DatasetInfo, Edit, HubSource, Reading, Report, SourceFile
 from ftapp.store.building import Progress, build
-from ftapp.store.exports import Kind, export, export_examples
 from ftapp.store.files import alone, write_whole
-from ftapp.store.readers import UNPACKED_LIMIT, suffix_of
-from ftapp.store.splits import held_out
+from ftapp.store.readers import UNPACKED_LIMIT, shown_name, suffix_of
+from ftapp.store.stored import Files, StoredDatasets
 
 Builder = Callable[[CheckRequest, Path | None, Progress], Report]
 """Checks files and writes their rows into a folder: here, or in a process of its own."""
-Files = Sequence[tuple[Path, str]]
-"""Where each file is, and what the person calls it."""
 
 
 def _quiet(_: int, __: int) -> None:
     """No progress."""
 
 
-class DatasetStore:
-    """The datasets of one user."""
+class DatasetStore(StoredDatasets):
+    """The datasets of one user: how they come to be, change and go."""
 
     def __init__(
         self,
@@ -42,7 +36,7 @@ class DatasetStore:
         builder: Builder = build,
         rows_limit: int | None = None,
     ) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self._unpacked_limit = unpacked_limit
         self._rows_limit = rows_limit
         self._build = builder
@@ -181,138 +175,15 @@ class DatasetStore:
         finally:
             self._clear(info.id)
 
-    def originals(self, id: str) -> Files:
-        """The files as they came."""
-        info = self.get(id)
-        names = info.files or [info.filename]
-        paths = sorted((self.folder / id).glob("original*"))
-        return list(zip(paths, names, strict=True))
-
-    def all(self) -> list[DatasetInfo]:
-        """Every dataset, newest first."""
-        try:
-            names = [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
-        except FileNotFoundError:
-            return []
-        found = [info for name in names if (info := self._find(name))]
-        return sorted(found, key=lambda info: info.added, reverse=True)
-
-    def get(self, id: str) -> DatasetInfo:
-        """The dataset of that id; raises DatasetError if there is none."""
-        info = self._find(id)
-        if info is None:
-            raise DatasetError(f"There is no dataset called '{id[:100]}'.", "Upload it, or choose one from the list.")
-        return info
-
-    def _find(self, id: str) -> DatasetInfo | None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", id):
-            return None
-        try:
-            return DatasetInfo.model_validate_json((self.folder / id / "report.json").read_bytes())
-        except (OSError, ValueError):
-            return None
-
-    def examples(self, id: str, start: int = 0, count: int | None = None) -> Iterator[Example]:
-        """The canonical rows from number `start` on."""
-        self.get(id)
-        offsets, places = self._array(id, "offsets"), self._array(id, "places")
-        with (self.folder / id / "rows.jsonl").open("rb") as file:
-            if start >= len(offsets):
-                return
-            file.seek(int(offsets[start]))
-            for number, line in enumerate(file, start):
-                if count is not None and number >= start + count:
-                    return
-                yield _example(line, places[number])
-
-    def search(self, id: str, words: str, start: int = 0, count: int = 10) -> list[tuple[int, Example]]:
-        """Rows from number `start` on whose text has these words as they stand, each with its number."""
-        self.get(id)
-        wanted = orjson.dumps(words.strip().lower()).decode()[1:-1]
-        found: list[tuple[int, Example]] = []
-        places = self._array(id, "places")
-        with (self.folder / id / "rows.jsonl").open("rb") as file:
-            for number, line in enumerate(file):
-                if number >= start and wanted in line.decode().lower():
-                    found.append((number, _example(line, places[number])))
-                    if len(found) == count:
-                        break
-        return found
-
-    def sides(self, data: DataConfig, seed: int) -> tuple[Iterator[Example], Iterator[Example], Overlap]:
-        """The rows to train on and those to measure on, streamed; no prompt is on both sides.
-
-        With an evaluation dataset of its own, training rows that share a prompt with it are left out.
-        """
-        import numpy
-
-        groups = self._groups(data.dataset)
-        if data.eval_dataset is None:
-            held = held_out(groups, data.eval_fraction, seed)
-            overlap = Overlap(train_rows=int((~held).sum()), eval_rows=int(held.sum()), shared_rows=0)
-            return self._where(data.dataset, ~held), self._where(data.dataset, held), overlap
-        other = self._groups(data.eval_dataset)
-        shared = numpy.isin(groups, other)
-        overlap = Overlap(train_rows=int((~shared).sum()), eval_rows=len(other), shared_rows=int(shared.sum()))
-        return self._where(data.dataset, ~shared), self.examples(data.eval_dataset), overlap
-
-    def measured(self, data: DataConfig, seed: int) -> tuple[str, Sequence[int]]:
-        """The dataset whose rows a run measures on, and the numbers of those rows."""
-        if data.eval_dataset:
-            return data.eval_dataset, range(len(self._groups(data.eval_dataset)))
-        return data.dataset, held_out(self._groups(data.dataset), data.eval_fraction, seed).nonzero()[0].tolist()
-
-    def overlap(self, data: DataConfig, seed: int) -> Overlap:
-        """How many rows each side has, and how many would be on both."""
-        return self.sides(data, seed)[2]
-
-    def _where(self, id: str, mask: Any) -> Iterator[Example]:
-        for example, wanted in zip(self.examples(id), mask.tolist(), strict=True):
-            if wanted:
-                yield example
-
-    def _groups(self, id: str) -> Any:
-        self.get(id)
-        return self._array(id, "groups")
-
-    def _array(self, id: str, name: str) -> Any:
-        """A number for each usable row."""
-        import numpy
-
-        return numpy.load(self.folder / id / f"{name}.npy", mmap_mode="r")
-
-    def export(self, id: str, kind: Kind, target: Path) -> Path:
-        """Write the canonical rows as OpenAI chat JSONL or as Parquet; raises StorageError."""
-        self.get(id)
-        return export(self.folder / id / "rows.jsonl", target, kind)
-
-    def export_sides(self, data: DataConfig, seed: int, folder: Path) -> list[Path]:
-        """Write both sides of a split as OpenAI chat JSONL, without a file for an empty side; raises StorageError."""
-        training, measuring, overlap = self.sides(data, seed)
-        written = [export_examples(training, folder / "train.jsonl")]
-        held_out = folder / "held_out.jsonl"
-        held_out.unlink(missing_ok=True)
-        return [*written, export_examples(measuring, held_out)] if overlap.eval_rows else written
-
-    def problems_csv(self, id: str) -> Path | None:
-        """Every row that cannot be used, as CSV; None if there is none."""
-        path = self.folder / self.get(id).id / "problems.csv"
-        return path if path.is_file() else None
-
     def delete(self, id: str) -> None:
         """Remove a dataset; runs keep their own record of it."""
         self.get(id)
         shutil.rmtree(self.folder / id)
 
 
-def _example(line: bytes, place: Any) -> Example:
-    example = Example.model_validate_json(line)
-    return example.model_copy(update={"line": int(place)})
-
-
 def _named(files: Files) -> Files:
     """The files under names that are safe to show; raises DatasetError for kinds that cannot be read."""
-    named = [(path, _clean_filename(name)) for path, name in files]
+    named = [(path, shown_name(name)) for path, name in files]
     for _, name in named:
         suffix_of(name)
     return named
@@ -360,12 +231,6 @@ def _sha256(files: Files) -> str:
         with path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def _clean_filename(filename: str) -> str:
-    name = filename.replace("\\", "/").rsplit("/", 1)[-1]
-    name = "".join(c for c in name if c.isprintable()).strip()
-    return name[-120:] or "upload"
 
 
 def _suffixes(filename: str) -> str:

@@ -13,6 +13,12 @@ from ftapp.contract.errors import DatasetError, EncodingNeeded
 
 HEAD = 65_536
 EXCERPT = 80
+NO_TEXT = {
+    b"\x1f\x8b": ("packed with gzip", "Let its name end in .gz."),
+    b"PAR1\x15": ("a Parquet file", "Let its name end in .parquet."),
+    b"PK\x03\x04": ("a zip archive or a spreadsheet", "Unpack it, or save the table as CSV."),
+}
+"""How files begin that are often taken for text, and what to do about them."""
 
 
 class Opened:
@@ -76,6 +82,9 @@ def find_encoding(path: Path, name: str, said: str | None, limit: int) -> str:
         head = file.read(HEAD)
     if not head:
         raise DatasetError(f"{name} is empty.", "Choose a file with at least one row.")
+    for magic, (what, hint) in NO_TEXT.items():
+        if head.startswith(magic):
+            raise DatasetError(f"{name} is not a text file: it is {what}.", hint)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if head.startswith(codecs.BOM_UTF8):

@@ -24,12 +24,11 @@ def duplicates(tally: Tally) -> Any:
     """True for each row that an earlier one equals after normalising."""
     import numpy
 
-    prompts, answers = tally.column("prompts"), tally.column("answers")
-    order = numpy.lexsort((answers, prompts))  # stable: equal rows stay in their order
+    with numpy.errstate(over="ignore"):  # both hashes as one, which sorts in half the time of two
+        rows = tally.column("prompts") * numpy.uint64(0x9E3779B97F4A7C15) ^ tally.column("answers")
+    order = numpy.argsort(rows, kind="stable")  # equal rows stay in their order
     again = numpy.zeros(len(order), bool)
-    if len(order) > 1:
-        same = (prompts[order][1:] == prompts[order][:-1]) & (answers[order][1:] == answers[order][:-1])
-        again[order[1:]] = same
+    again[order[1:]] = rows[order[1:]] == rows[order[:-1]]
     return again
 
 
@@ -155,10 +154,18 @@ def figures(tally: Tally) -> Figures:
         median_answer=int(numpy.median(lengths)),
         p95_answer=int(numpy.percentile(lengths, 95)),
         longest_answer=int(lengths.max()),
-        distinct_answers=round(len(numpy.unique(tally.column("answers")[talks])) / count, 3),
+        distinct_answers=round(_distinct(tally.column("answers")[talks]) / count, 3),
         questions=round(int((flags & QUESTION > 0)[talks].sum()) / count, 3),
         factual=round(int((flags & FACT > 0)[talks].sum()) / count, 3),
     )
+
+
+def _distinct(hashes: Any) -> int:
+    """How many different values; numpy.unique takes ten times as long for a million."""
+    import numpy
+
+    ordered = numpy.sort(hashes)
+    return 1 + int((ordered[1:] != ordered[:-1]).sum()) if len(ordered) else 0
 
 
 def advice(valid: int, figures: Figures) -> list[Advice]:

@@ -70,6 +70,13 @@ def suffix_of(name: str) -> str:
     return suffix
 
 
+def shown_name(filename: str) -> str:
+    """What to call a file: its name without folders and without what cannot be shown."""
+    name = filename.replace("\\", "/").rsplit("/", 1)[-1]
+    name = "".join(c for c in name if c.isprintable()).strip()[-120:]
+    return f"upload{name}" if name.lower() in ("", *SUFFIXES) else name
+
+
 def read_rows(path: Path, name: str = "", encoding: str | None = None) -> Iterator[Row]:
     """The rows of a file; raises DatasetError when it is unusable as a whole."""
     return read_source(Source(path, name or path.name, encoding))
@@ -94,8 +101,13 @@ def read_source(source: Source) -> Iterator[Row]:
                         rows = tables.csv_rows(source, file, encoding, "\t" if suffix == ".tsv" else ",")
                     case ".txt":
                         rows = tables.paragraphs(file, encoding)
-                    case ".json" if not source.start and _first_character(source, encoding) == "[":
+                    case ".json" if (begins := _begins(source, encoding)).startswith("["):
                         rows = _json_array(source, file, encoding)
+                    case ".json" if begins.startswith("{") and not begins.partition("\n")[0].strip("{ \t\r"):
+                        raise DatasetError(
+                            f"{source.name} is one object over many lines, not rows.",
+                            "Put the rows into an array [{...}, {...}], or write each on one line.",
+                        )
                     case _:
                         rows = _json_lines(file, encoding)
                 for number, row in enumerate(rows):
@@ -113,9 +125,10 @@ def read_source(source: Source) -> Iterator[Row]:
         raise DatasetError(f"{source.name} cannot be read: {error.strerror or error}.", "Check the file.") from error
 
 
-def _first_character(source: Source, encoding: str) -> str:
+def _begins(source: Source, encoding: str) -> str:
+    """The beginning of a file's text, from the first character that is no space."""
     with opened(source.path, source.name, source.limit) as file:
-        return file.read(65_536).decode(encoding, "ignore").lstrip()[:1]
+        return file.read(65_536).decode(encoding, "ignore").lstrip()
 
 
 def _json_lines(file: Opened, encoding: str) -> Iterator[Row]:

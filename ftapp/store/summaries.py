@@ -93,13 +93,16 @@ def _speed(job: Job, row: RunRow) -> Speed | None:
         trained += max(0.0, longer)
     if not (seconds and state.resolved):
         return None
+    measured = [evaluation.seconds for evaluation in state.evaluations if evaluation.seconds is not None]
     return Speed(
         model=row.model,
         method=row.method,
         device=str(state.resolved.values.get("device", "")),
         parameters=state.resolved.total_parameters,
         tokens_per_second=tokens / seconds,
-        other_seconds=max(0.0, state.worked_seconds - trained),
+        other_seconds=max(0.0, state.worked_seconds - trained - sum(measured)),
+        steps=len(state.metrics),
+        seconds_an_evaluation=sum(measured) / len(measured) if measured else 0.0,
     )
 
 

@@ -4,6 +4,7 @@ import csv
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from typing import IO, Any
 
 from ftapp.contract.errors import DatasetError
@@ -11,14 +12,22 @@ from ftapp.store import readers
 from ftapp.store.encodings import Opened, as_text, opened, text_lines
 from ftapp.store.readers import Row, Source
 
-BATCH_ROWS = 1000
+BATCH_ROWS, BATCH_BYTES = 1000, 8 * 2**20
+"""Of a Parquet file that are in memory at once, at most; bytes by the mean row."""
+BUFFER = 1 << 20
+OTHER_SEPARATORS = ";\t,"
+"""What may separate columns if the first line does not have what the file's name promises."""
 
 
 def csv_rows(source: Source, file: Opened, encoding: str, separator: str) -> Iterator[Row]:
     """The records of a CSV or TSV file, its first line naming the columns."""
     csv.field_size_limit(readers.LINE_LIMIT)
     # an empty newline lets the csv module see quoted line breaks as they are
-    reader = csv.reader(_lines(source, file, encoding), strict=True, delimiter=separator)
+    lines = _lines(source, file, encoding)
+    first = next(lines, "")
+    if separator not in first:  # as spreadsheets write where the comma is in numbers
+        separator = next((other for other in OTHER_SEPARATORS if other in first), separator)
+    reader = csv.reader(chain([first], lines), strict=True, delimiter=separator)
     name = source.name
     try:
         header = [column.strip() for column in next(reader, [])]
@@ -111,16 +120,19 @@ def _parquet(source: Source, data: IO[bytes]) -> Iterator[Row]:
 
     size = source.path.stat().st_size
     try:
-        file = pyarrow.parquet.ParquetFile(data)
+        # with pre_buffer, a whole row group would be in memory
+        file = pyarrow.parquet.ParquetFile(data, pre_buffer=False, buffer_size=BUFFER)
         refuse_doubled(source.name, file.schema_arrow.names)
         groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
-        if sum(group.total_byte_size for group in groups) > source.limit:
+        unpacked = sum(group.total_byte_size for group in groups)
+        if unpacked > source.limit:
             raise DatasetError(
                 f"{source.name} unpacks to more than {source.limit / 2**20:,.0f} MiB, which is the limit.",
                 "Set FTAPP_MAX_UNPACKED_MB higher if you trust the file, or split it.",
             )
         number, total = 0, file.metadata.num_rows
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+        rows = max(1, min(BATCH_ROWS, BATCH_BYTES * total // max(1, unpacked)))
+        for batch in file.iter_batches(batch_size=rows):
             for value in batch.to_pylist():
                 number += 1
                 yield Row(number, 0, {key: _present(cell) for key, cell in value.items()})

@@ -13,7 +13,8 @@ from ftapp.contract.formats import Format, suggest_mapping
 from ftapp.contract.report import Edit, Problem
 from ftapp.store.checking import PERMUTATIONS, Batch
 
-PROBLEMS_KEPT = 1000
+PROBLEMS_KEPT, KEPT_OF_A_KIND = 1000, 20
+"""In the report, the first ones; past them the first of each kind, so that no kind is named without a row."""
 COLUMNS_KEPT = 200
 NEAR_LIMIT = 50_000
 """Rows that are compared for near-duplicates: the first ones of larger data."""
@@ -31,6 +32,7 @@ class Tally:
         self._writer: Any = None
         self.rows = 0
         self.problems: list[Problem] = []
+        self._kept: Counter[ProblemKind] = Counter()
         self.problem_kinds: Counter[ProblemKind] = Counter()
         self.formats: Counter[Format] = Counter()
         self.columns: dict[str, None] = {}
@@ -46,8 +48,9 @@ class Tally:
         for problem in batch.problems:
             line = problem.line + lines if problem.line else 0
             moved = problem.model_copy(update={"row": problem.row + offset, "line": line, "file": file})
-            if len(self.problems) < PROBLEMS_KEPT:
+            if len(self.problems) < PROBLEMS_KEPT or self._kept[problem.kind] < KEPT_OF_A_KIND:
                 self.problems.append(moved)
+                self._kept[problem.kind] += 1
             self._write_problem(moved)
         self.problem_kinds += batch.problem_kinds
         self.formats += batch.formats
@@ -97,7 +100,8 @@ class Tally:
         import numpy
 
         values = self.arrays[name]
-        return numpy.frombuffer(values, dtype=DTYPES[values.typecode]) if len(values) else numpy.empty(0, "<i8")
+        dtype = DTYPES[values.typecode]
+        return numpy.frombuffer(values, dtype) if len(values) else numpy.empty(0, dtype)
 
     def sketches(self) -> Any:
         """The MinHashes, a row each, of the first rows."""

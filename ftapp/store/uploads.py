@@ -14,6 +14,7 @@ from ftapp.contract.base import Contract
 from ftapp.contract.errors import DatasetError
 from ftapp.contract.report import HubSource
 from ftapp.store.files import write_whole
+from ftapp.store.readers import shown_name
 
 KEPT_SECONDS = 24 * 3600
 """An upload that nobody has come back to for so long is removed."""
@@ -44,7 +45,7 @@ class Uploads:
         place: Callable[[Path, Path], Any] = shutil.move,
     ) -> Upload:
         """Take files (where each is, and its name) into a new upload; raises OSError, and then keeps nothing."""
-        upload = Upload(id=uuid.uuid4().hex, names=[name for _, name in files], source=source)
+        upload = Upload(id=uuid.uuid4().hex, names=[shown_name(name) for _, name in files], source=source)
         folder = self.folder / upload.id
         folder.mkdir(parents=True)
         try:

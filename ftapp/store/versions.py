@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -29,13 +30,13 @@ class Versions:
     def __init__(self, store: DatasetStore, used: Callable[[str], bool]) -> None:
         self._store, self._used = store, used
 
-    def keep(self, id: str, messages: list[Message]) -> DatasetInfo:
+    def keep(self, id: str, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> DatasetInfo:
         """Add a conversation to the newest version of a dataset, or begin one if a run uses that.
 
         A conversation that was kept before with another last answer is replaced. A dataset that is gone, or holds
         plain texts, stays out of it: then the version has rows from the chat alone. Raises DatasetError, StorageError.
         """
-        row, folder = _row(messages), self._store.folder
+        row, folder = _row(messages, tools), self._store.folder
         for _ in abandoned(folder, WORK):
             pass
         with workplace(folder, WORK) as place, alone(folder / ".versions.lock"):
@@ -88,9 +89,9 @@ def _write(path: Path, rows: list[Row]) -> None:
     path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
 
 
-def _row(messages: list[Message]) -> Row:
+def _row(messages: list[Message], tools: list[dict[str, Any]] | None) -> Row:
     """A conversation as a row of a file; raises DatasetError if it is none that can be learned."""
-    row: Row = {"messages": [message.model_dump() for message in messages]}
+    row: Row = {"messages": [message.model_dump() for message in messages]} | ({"tools": tools} if tools else {})
     try:
         check_turns(to_canonical(row, "messages"))
     except RowProblem as problem:

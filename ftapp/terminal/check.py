@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.status import Status
 
 from ftapp.contract.chat import Loading
-from ftapp.contract.config import ModelConfig, config_error
-from ftapp.contract.errors import ConfigError, StorageError
+from ftapp.contract.config import DataConfig, ModelConfig, config_error
+from ftapp.contract.errors import ConfigError, DatasetError, StorageError
 from ftapp.contract.preview import Lengths, Reply, Rows
 from ftapp.contract.report import EDITS, DatasetInfo, Edit, Encoding, HubSource, Reading
 from ftapp.hub import HubDataset
@@ -25,7 +25,7 @@ from ftapp.store.exports import Kind
 from ftapp.store.tally import PROBLEM_COLUMNS
 from ftapp.studio import Studio
 from ftapp.terminal.output import FAILED, console, print_json
-from ftapp.terminal.report import tell_lengths, tell_report, tell_rows, tell_source
+from ftapp.terminal.report import tell_examples, tell_lengths, tell_report, tell_rows, tell_source, tell_split
 
 HUB = "hub:"
 PARTS = ("prompt", "answer", "system", "messages", "text")
@@ -60,14 +60,30 @@ def check(
     max_length: Annotated[
         int | None, typer.Option(metavar="TOKENS", min=16, help="What this limit would do; with --model.")
     ] = None,
-    show: Annotated[int, typer.Option(metavar="ROWS", min=0, max=50, help="Show rows as tokens; with --model.")] = 0,
+    show: Annotated[
+        int, typer.Option(metavar="ROWS", min=0, max=50, help="Show rows: as conversations, with --model as tokens.")
+    ] = 0,
+    start: Annotated[int, typer.Option("--from", metavar="ROW", min=1, help="Which of them to show first.")] = 1,
+    search: Annotated[str, typer.Option(metavar="WORDS", help="Show only rows with these words.")] = "",
+    eval_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rows to measure on; tells how many share their prompt with it.")
+    ] = None,
+    eval_fraction: Annotated[
+        float | None, typer.Option(min=0, max=0.5, help="Tells how many rows would train and how many measure.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of --eval-fraction's choice.")] = 42,
     config: Annotated[str | None, typer.Option(help="Of a Hub dataset.")] = None,
     split: Annotated[str | None, typer.Option(help="Of a Hub dataset.")] = None,
 ) -> None:
     """Check every row of a dataset and store nothing; the exit code is 1 if no row can be used."""
     reading = _reading(mapping or [], encoding)
     edits = _edits(fix or [])
-    base = _base(model, max_length, show)
+    base = _base(model, max_length)
+    split_asked = eval_file is not None or eval_fraction is not None
+    if eval_file and eval_fraction is not None:
+        raise ConfigError("Rows to measure on are a file or a share.", "Give --eval-file or --eval-fraction.")
+    if (search or start > 1) and not show:
+        raise ConfigError("--search and --from choose rows to show.", "Add --show ROWS.")
     paths, wanted = _sources(sources, config, split)
     problems, export = _target(problems, [".csv"], paths), _target(export, list(KINDS), paths)
     with tempfile.TemporaryDirectory(prefix="ftapp-check-") as home, Console(stderr=True).status("checking") as status:
@@ -80,9 +96,10 @@ def check(
             files = studio.download(source, Path(home) / "hub", _progress(status, "downloading"))
         told: dict[str, Any] = {"source": source.model_dump(mode="json")} if source else {}
         said = _progress(status, "checking")
-        if problems or export or base:
+        if problems or export or base or show or split_asked:
             info = studio.look_at_files(files, said, reading, edits)
             report = info.report
+            data = _data(studio, info.id, eval_file, eval_fraction, reading, said)
             _write(studio, info, problems, export)
         else:
             report = studio.check_files(files, said, reading, edits)
@@ -90,8 +107,18 @@ def check(
             told = report.model_dump(mode="json") | told
         else:
             tell_report(console(), _shown(files), report, edits)
-        if base and report.valid:
-            told |= _tokens(studio, info.id, base, max_length, show, status, json)
+        if split_asked and report.valid:
+            overlap = studio.overlap(data, seed)
+            told["split"] = overlap.model_dump(mode="json")
+            if not json:
+                tell_split(console(), overlap)
+        if report.valid and base:
+            told |= _tokens(studio, info.id, base, max_length, (start - 1, show, search), status, json)
+        elif report.valid and show:
+            found = studio.search_examples(info.id, search, 0, start - 1 + show)[start - 1 :]
+            told["shown"] = [{"row": number + 1, **row.model_dump(mode="json")} for number, row in found]
+            if not json:
+                tell_examples(console(), found)
         if json:
             print_json(told)
     if not report.valid:
@@ -122,10 +149,24 @@ def _edits(names: list[str]) -> list[Edit]:
     return [edit for edit in EDITS if edit in names]
 
 
-def _base(model: str | None, max_length: int | None, show: int) -> ModelConfig | None:
+def _data(
+    studio: Studio, id: str, file: Path | None, fraction: float | None, reading: Reading, progress: Any
+) -> DataConfig:
+    """What a run would be told: a file of its own to measure on, or a share of the rows."""
+    if file is None:
+        return DataConfig(dataset=id, eval_fraction=fraction or 0)
+    path = file.expanduser()
+    other = studio.look_at_files([(path, path.name)], progress, reading, id="measured-on")
+    if not other.report.valid:
+        first = other.report.problems[0]
+        raise DatasetError(f"No row of {other.filename} can be used: row {first.row}: {first.message}.", first.advice)
+    return DataConfig(dataset=id, eval_dataset=other.id)
+
+
+def _base(model: str | None, max_length: int | None) -> ModelConfig | None:
     if model is None:
-        if max_length or show:
-            raise ConfigError("--max-length and --show count in tokens.", "Add --model ID.")
+        if max_length:
+            raise ConfigError("--max-length counts in tokens.", "Add --model ID.")
         return None
     path = Path(model).expanduser()
     try:
@@ -184,7 +225,13 @@ def _write(studio: Studio, info: DatasetInfo, problems: Path | None, export: Pat
 
 
 def _tokens(
-    studio: Studio, id: str, base: ModelConfig, max_length: int | None, show: int, status: Status, json: bool
+    studio: Studio,
+    id: str,
+    base: ModelConfig,
+    max_length: int | None,
+    page: tuple[int, int, str],
+    status: Status,
+    json: bool,
 ) -> dict[str, Any]:
     """Tell how long the rows are, and what some look like to the model; or give it for machines."""
     told: dict[str, Any] = {}
@@ -194,8 +241,9 @@ def _tokens(
         told["lengths"] = lengths.model_dump(mode="json")
         if not json:
             tell_lengths(console(), base.id, lengths)
-        if show:
-            rows = _last(studio.token_rows(id, base, 0, show), status)
+        start, count, search = page
+        if count:
+            rows = _last(studio.token_rows(id, base, start, count, search), status)
             assert isinstance(rows, Rows)
             told["token_rows"] = [row.model_dump(mode="json") for row in rows.rows]
             if not json:

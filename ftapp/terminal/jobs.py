@@ -1,6 +1,6 @@
 """The verbs on runs: train, list, stop, resume, merge, push."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +8,7 @@ import orjson
 import typer
 
 from ftapp.contract.config import RunConfig, parse_publish_config, parse_run_config
+from ftapp.contract.duration import DurationEstimate, tokens_per_epoch
 from ftapp.contract.errors import ConfigError, FtappError, JobError
 from ftapp.settings import read_settings
 from ftapp.studio import Studio
@@ -26,6 +27,9 @@ def train(
     leave_out_invalid: Annotated[
         bool, typer.Option("--leave-out-invalid", help="Train without the rows that cannot be used.")
     ] = False,
+    two_steps: Annotated[
+        bool, typer.Option("--two-steps", help="Only two steps: whether it fits, and how long the whole would take.")
+    ] = False,
 ) -> None:
     """Train what the config says and watch it; `data.dataset` and `data.eval_dataset` may be files' paths here."""
     studio, request = _studio(), _read_config(config.expanduser())
@@ -36,10 +40,13 @@ def train(
     }
     request = request.model_copy(update={"data": request.data.model_copy(update=data)})
     memory = "" if json else _memory(studio, request)
-    name = studio.start_training(request)
+    name = studio.try_two_steps(request) if two_steps else studio.start_training(request)
     if memory:
         console().print(memory, soft_wrap=True)
     watch_run(studio, name, json)
+    told = studio.run(name).state.resolved
+    if two_steps and told and not json and (found := studio.duration(request, tokens_per_epoch(told))):
+        console().print(f"The whole run: {_span(found)}, {found.basis}.", soft_wrap=True)
 
 
 def runs(json: AsJson = False) -> None:
@@ -78,10 +85,14 @@ def resume(run: RunName, json: EventsAsJson = False) -> None:
 def merge(
     run: RunName,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the merged model is written.")],
+    gguf: Annotated[
+        str | None, typer.Option("--gguf", metavar="TYPE", help="As a GGUF file: q8_0, bf16 or f16.")
+    ] = None,
     json: EventsAsJson = False,
 ) -> None:
     """Merge a run's adapter into its base model and write the result, checked, to a folder."""
-    _publish({"run": run, "artifact": "merged", "folder": str(to.expanduser().absolute())}, json)
+    kind = {"artifact": "gguf", "gguf_type": gguf} if gguf else {"artifact": "merged"}
+    _publish({"run": run, **kind, "folder": str(to.expanduser().absolute())}, json)
 
 
 def push(
@@ -168,11 +179,20 @@ def _memory(studio: Studio, config: RunConfig) -> str:
     except FtappError:
         return ""
     free = f", {view.machine.free / 2**30:.1f} GiB free" if view.machine.free is not None else ""
+    full = ""
+    if view.disk_free is not None and view.disk > view.disk_free:
+        full = f" Its checkpoints need {view.disk / 2**30:.1f} GiB of disk, {view.disk_free / 2**30:.1f} GiB are free."
     enough = f" Enough would be: {view.changes[0].words}." if view.changes else ""
     return (
         f"Memory, estimated with rows of {view.estimate.plan.row_tokens} tokens: {view.estimate.peak / 2**30:.1f} GiB"
-        f" on {view.machine.name}{free}: {view.verdict}.{enough}"
+        f" on {view.machine.name}{free}: {view.verdict}.{enough}{full}"
     )
+
+
+def _span(found: DurationEstimate) -> str:
+    low, high = (str(timedelta(seconds=round(seconds))) for seconds in (found.low, found.high))
+    cost = f", ${found.dollars_low:.2f} to ${found.dollars_high:.2f}" if found.dollars_high is not None else ""
+    return f"{low} to {high}{cost}"
 
 
 def _publish(config: dict[str, Any], json: bool) -> None:

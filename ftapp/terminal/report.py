@@ -1,16 +1,18 @@
 """What a check found, for people."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from rich.console import Console
 
+from ftapp.contract.examples import Example
 from ftapp.contract.preview import Lengths, Piece, Row, Rows
-from ftapp.contract.report import Edit, Figures, HubSource, Problem, Report
+from ftapp.contract.report import Edit, Figures, HubSource, Overlap, Problem, Report
 from ftapp.terminal.output import plain, table
 
 PROBLEMS_SHOWN = 20
 REFUSALS_SHOWN = 5
+NOTHING = "There is no such row to show."
 REASONS: dict[Edit, str] = {
     "drop_short": "having a very short answer",
     "drop_duplicates": "repeating another row",
@@ -34,6 +36,8 @@ def tell_report(console: Console, name: str, report: Report, fixes: Iterable[Edi
         console.print(plain(text), soft_wrap=True)
 
     say(f"{name}: {report.valid:,} of {report.rows:,} rows can be used; format: {report.format}.")
+    if len(report.formats) > 1:
+        say(f"Rows by format: {', '.join(f'{format} {count:,}' for format, count in report.formats.items())}.")
     if report.encodings:
         say(f"Read as {', '.join(report.encodings)}; columns: {', '.join(report.columns) or '(none)'}.")
     if report.valid:
@@ -103,8 +107,33 @@ def tell_lengths(console: Console, model: str, lengths: Lengths) -> None:
         console.print(table(["row", "line", "problem"], [[str(r.row), str(r.line or ""), r.message] for r in shown]))
 
 
+def tell_split(console: Console, split: Overlap) -> None:
+    """How many rows would train and how many measure."""
+    told = f"Split: {split.train_rows:,} rows to train on, {split.eval_rows:,} to measure on"
+    if split.shared_rows:
+        told += f"; {split.shared_rows:,} left out, since their prompts are in both"
+    console.print(f"{told}.", soft_wrap=True)
+
+
+def tell_examples(console: Console, found: Sequence[tuple[int, Example]]) -> None:
+    """Rows as conversations, or as their texts."""
+    if not found:
+        console.print(NOTHING)
+    for number, example in found:
+        console.print(f"Row {number + 1:,}{f', line {example.line:,}' if example.line else ''}", soft_wrap=True)
+        for message in example.messages:
+            calls = f" {message.tool_calls}" if message.tool_calls else ""
+            unlearned = " (read, not learned)" if message.weight == 0 else ""
+            said = f"{message.content}{calls}".replace("\n", "↵")
+            console.print(f"  {message.role + unlearned:<20} {plain(said)}", soft_wrap=True)
+        if example.text is not None:
+            console.print(f"  {'text':<20} {plain(example.text.replace(chr(10), '↵'))}", soft_wrap=True)
+
+
 def tell_rows(console: Console, rows: Rows) -> None:
     """Rows as the model reads them, and which of it is learned."""
+    if not rows.rows:
+        console.print(NOTHING)
     for row in rows.rows:
         console.print(f"Row {row.row}{f', line {row.line}' if row.line else ''}: {_counts(row)}", soft_wrap=True)
         for mark, pieces in groupby(row.pieces, key=_mark):

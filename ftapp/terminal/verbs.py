@@ -55,7 +55,7 @@ def _keep(text: str) -> str:
     try:
         log = read_settings().home / "terminal.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
+        with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{datetime.now(UTC).isoformat()} {' '.join(sys.argv[1:])}\n{text}\n")
         return f"The traceback is in {log}."
     except (OSError, FtappError):

@@ -12,15 +12,15 @@ from ftapp.contract.chat import Answered, Loading, Question, Sampling, Text, Voi
 from ftapp.contract.errors import FtappError
 from ftapp.studio import Studio
 from ftapp.ui import edge, exchanges, form, markup
-from ftapp.ui.exchanges import Answer, Exchange
+from ftapp.ui.exchanges import Answer, Exchange, Growth
 
 SAMPLING = form.fields_of(Sampling)
 WHO: dict[str, tuple[Voice, ...]] = {"both": ("base", "tuned"), "tuned": ("tuned",), "base": ("base",)}
 THINKING = {"as trained": None, "on": True, "off": False}
 RESULT = "result"
-REDRAW_SECONDS = 0.06
-"""Between two drawings of answers that are being written."""
-SHOWN = ("box", "history", "text", "notice", "send", "stop", "kept", "kept_in", "watch")
+BEAT_SECONDS = 1.0
+"""Between two signs of life while answers are written: by one that nobody takes, a closed page is noticed."""
+SHOWN = ("box", "growth", "ticks", "history", "text", "notice", "send", "stop", "kept", "kept_in", "watch")
 """What every handler here updates, in this order."""
 
 History = list[Exchange]
@@ -32,8 +32,19 @@ def updates(**values: Any) -> Updates:
     return tuple(values.get(name, gr.skip()) for name in SHOWN)
 
 
-IDLE = {"send": gr.update(visible=True), "stop": gr.update(visible=False)}
-BUSY = {"send": gr.update(visible=False), "stop": gr.update(visible=True)}
+IDLE = {
+    "send": gr.update(visible=True), "stop": gr.update(visible=False), "ticks": gr.Timer(active=False), "growth": None,
+}  # fmt: skip
+BUSY = {"send": gr.update(visible=False), "stop": gr.update(visible=True), "ticks": gr.Timer(active=True)}
+
+
+def grown(_: Studio, growth: Growth | None) -> Any:
+    """What the answers grew by since the page asked before.
+
+    The page asks when it has drawn what it was told: a browser that is told more than it can draw falls ever further
+    behind, and a press on Stop with it.
+    """
+    return (growth and growth.news()) or gr.skip()
 
 
 def ask(studio: Studio, history: History, text: str, *asked: Any) -> Iterator[Updates]:
@@ -54,7 +65,14 @@ def held_out(studio: Studio, history: History, number: int, *asked: Any) -> Iter
     if not asked[0]:
         return
     row = studio.held_out_row(asked[0], number)
-    exchange = Exchange(row.messages[-1].content, tuple(row.messages[:-1]), row.reference)
+    *before, asked_last = row.messages
+    exchange = Exchange(
+        asked_last.content,
+        tuple(before),
+        markup.said(row.answer),
+        turn=None if asked_last.role == "user" else asked_last,
+        tools=row.tools,
+    )
     yield from _answer(studio, history, [], exchange, "", asked)
 
 
@@ -79,16 +97,20 @@ def _keep(
     if correction is not None:
         answer = answer.corrected(correction)
     row = [*exchanges.messages(history[: at + 1], voice, system), answer.message()]
-    info = studio.keep_answer(run, row)
+    info = studio.keep_answer(run, row, exchanges.tools(history[: at + 1]))
     kept = [*history]
     kept[at] = history[at].with_answer(voice, replace(answer, kept=info.id))
     words = f"Kept in {info.id}: {info.report.valid:,} rows, {studio.rows_from_chat(info.id):,} of them from the chat."
+    told = ("success", words, "The next run can use it; the dataset of this run stays as it was.")
+    if correction is None and answer.figures and answer.figures.reason != "stop":
+        hint = "The answer was cut off, and what learns it learns to end there: correct it, and the row is replaced."
+        told = ("warning", words, hint)
     return updates(
         box=exchanges.draw(kept),
         history=kept,
         kept=gr.update(visible=True),
         kept_in=info.id,
-        notice=markup.notice("success", words, "The next run can use it; the dataset of this run stays as it was."),
+        notice=markup.notice(*told),
     )
 
 
@@ -103,6 +125,7 @@ def question(
     return Question(
         messages={voice: exchanges.messages(history, voice, system) for voice in voices},
         sampling=chosen,
+        tools=exchanges.tools(history),
         thinking=THINKING[thinking],
     )
 
@@ -118,28 +141,33 @@ def _answer(
     if not run:
         edge.warn("There is no trained run to chat with yet. Start one in the Configure tab.")
         return
+    if studio.chat_answers():
+        edge.warn("The model is still answering. Stop that answer, or wait for it.")
+        return
     checkpoint = "" if checkpoint in (None, RESULT) else checkpoint
     try:
         wanted = question([*before, exchange], who, system, thinking, sampling, exchange.attempt)
-        exchange = replace(exchange, answers={voice: Answer() for voice in WHO[who]})
+        exchange, growth = replace(exchange, answers={voice: Answer() for voice in WHO[who]}), Growth()
         yield updates(
-            box=exchanges.draw([*before, exchange]),
+            box=exchanges.draw([*before, exchange], growing=True),
+            growth=growth,
             text="" if typed else gr.skip(),
             notice=_waiting("Asking" if studio.chat_state().loaded else "Starting the model's process"),
             kept=gr.update(visible=False),
             watch=gr.Timer(active=True),
             **BUSY,
         )
-        drawn = 0.0
+        beat = 0.0
         with closing(studio.chat(run, wanted, checkpoint, four_bit)) as replies:  # type: ignore[type-var]
             for reply in replies:
                 if isinstance(reply, Loading):
                     yield updates(notice=_waiting(reply.name))
                 elif isinstance(reply, (Text, Answered)):
                     exchange = _heard(exchange, reply)
-                    if isinstance(reply, Answered) or time.monotonic() - drawn > REDRAW_SECONDS:
-                        drawn = time.monotonic()
-                        yield updates(box=exchanges.draw([*before, exchange]), notice="")
+                    growth.answers = exchange.answers
+                    if time.monotonic() - beat > BEAT_SECONDS:
+                        beat = time.monotonic()
+                        yield updates(notice="")
         done = [*before, exchange]
         yield updates(box=exchanges.draw(done), history=done, notice="", **IDLE)
     except Exception as error:

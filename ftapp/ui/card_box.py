@@ -55,7 +55,7 @@ def edited(text: str | None, drafted: str) -> str | None:
 
 def draft(studio: Studio, config: PublishConfig | None, text: str | None, drafted: str, anew: bool) -> list[Any]:
     """The card of this publication, unless a person changed what stands there."""
-    if not config or (edited(text, drafted) and not anew):
+    if not config or config.artifact == "gguf" or (edited(text, drafted) and not anew):
         return [gr.skip(), gr.skip()]
     try:
         card = studio.card(config)

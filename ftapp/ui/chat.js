@@ -1,4 +1,4 @@
-// The buttons inside the conversation: copying and editing happen here, the rest is told to the page.
+// The conversation in the browser: answers grow here, copying and editing happen here, the rest is told to the page.
 const LABELS = { edit: "Ask again", correct: "Keep as a row" };
 const open = new Set();
 
@@ -57,7 +57,7 @@ const edit = (what, holder, content) => {
 
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-do]");
-  if (!button) return;
+  if (!button || (element.querySelector(".growing") && button.dataset.do !== "copy")) return;
   const holder = button.closest(".ft-answer, .ft-turn");
   const content = holder.querySelector(".content");
   const what = button.dataset.do;
@@ -79,3 +79,45 @@ element.addEventListener(
 new MutationObserver(() => {
   for (const one of element.querySelectorAll("details[data-key]:not([open])")) one.open = open.has(one.dataset.key);
 }).observe(element, { childList: true, subtree: true });
+
+// Answers that grow: whose they are and how many lines are known, then lines of [voice, part, whether it replaces that
+// part, text]. Drawing takes a fifth of the time at most: the rest is for whoever wants to press Stop.
+const SHARE = 5;
+const scroller = element.closest(".html-container");
+let growing = { name: 0, lines: 0, parts: {} };
+let due = 0;
+let waiting = false;
+
+const write = (node, text) => {
+  const known = node.textContent;
+  if (known === text) return;
+  if (!known || !text.startsWith(known)) node.textContent = text;
+  else node.lastChild.appendData(text.slice(known.length));
+  if (node.dataset.part === "folded") node.parentElement.hidden = !text;
+};
+
+const draw = () => {
+  waiting = false;
+  const began = performance.now();
+  const follows = scroller.scrollTop + scroller.offsetHeight >= scroller.scrollHeight - 100;
+  for (const node of element.querySelectorAll(".growing [data-part]")) {
+    const { voice } = node.closest("[data-voice]").dataset;
+    write(node, growing.parts[voice + node.dataset.part] ?? "");
+  }
+  if (follows) scroller.scrollTop = scroller.scrollHeight;
+  due = performance.now() + (SHARE - 1) * (performance.now() - began);
+};
+
+element.dataset.chat = "";
+element.addEventListener("grown", ({ detail }) => {
+  const [[name, known], ...lines] = detail.split("\n").map((line) => JSON.parse(line));
+  if (name !== growing.name) growing = { name, lines: 0, parts: {} };
+  if (known !== growing.lines) return; // something was lost on the way: the whole answer comes in the end
+  growing.lines += lines.length;
+  for (const [voice, part, replaces, text] of lines) {
+    growing.parts[voice + part] = replaces ? text : (growing.parts[voice + part] ?? "") + text;
+  }
+  if (waiting) return;
+  waiting = true;
+  setTimeout(draw, Math.max(0, due - performance.now()));
+});

@@ -14,8 +14,10 @@ from ftapp.ui import answering, edge, exchanges, form, markup
 from ftapp.ui.answering import RESULT, SAMPLING, History
 
 WHO = [("Both, side by side", "both"), ("Tuned", "tuned"), ("Base", "base")]
-BUTTONS = Path(__file__).with_name("chat.js").read_text(encoding="utf-8")
-WATCH_SECONDS = 2.0
+SCRIPT = Path(__file__).with_name("chat.js").read_text(encoding="utf-8")
+GROWN = """watch("value", () =>
+  document.querySelector("#chat-box [data-chat]")?.dispatchEvent(new CustomEvent("grown", { detail: props.value })));"""
+WATCH_SECONDS, GROW_SECONDS = 2.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class ChatTab:
     four_bit: Any
     loaded: Any
     box: Any
+    growth: Any
+    grown: Any
+    ticks: Any
     text: Any
     send: Any
     stop: Any
@@ -35,6 +40,7 @@ class ChatTab:
     held_out: Any
     again: Any
     clear: Any
+    evaluate: Any
     kept: Any
     kept_in: Any
     train_on: Any
@@ -63,7 +69,7 @@ def place() -> ChatTab:
     """Put the components on the page."""
     with gr.Row(elem_classes="fields"):
         run = gr.Dropdown(
-            choices=[], label="Run", elem_id="chat-run", interactive=True, filterable=False, scale=3, min_width=220
+            choices=[], label="Run", elem_id="chat-run", interactive=True, filterable=False, scale=3, min_width=300
         )
         checkpoint = gr.Dropdown(
             choices=[("Result", RESULT)], value=RESULT, label="As of", elem_id="chat-checkpoint", interactive=True,
@@ -73,8 +79,9 @@ def place() -> ChatTab:
     loaded = gr.HTML(elem_id="chat-loaded")
     box = gr.HTML(
         exchanges.draw([]), elem_id="chat-box", elem_classes="chat-box", autoscroll=True, max_height=560,
-        min_height=220, js_on_load=BUTTONS,
+        min_height=220, js_on_load=SCRIPT,
     )  # fmt: skip
+    grown = gr.HTML("", html_template="", js_on_load=GROWN, visible="hidden", elem_id="chat-grown")
     with gr.Row(elem_classes="asking"):
         text = gr.Textbox(
             show_label=False, label="Message", placeholder="Ask something, Enter sends", lines=1, max_lines=8,
@@ -89,6 +96,7 @@ def place() -> ChatTab:
         held_out = gr.Button("Try a held-out example", size="sm", elem_id="chat-held-out", min_width=150)
         again = gr.Button("Answer again", size="sm", elem_id="chat-again", min_width=110)
         clear = gr.Button("Clear", size="sm", elem_id="chat-clear", min_width=70)
+        evaluate = gr.Button("Evaluate →", size="sm", visible=False, elem_id="chat-evaluate", min_width=110)
     with gr.Accordion("System prompt and sampling", open=False, elem_id="chat-sampling"):
         system = gr.Textbox(
             label="System prompt", info="What the training rows have in common, if they do; empty for none.", lines=2,
@@ -110,10 +118,12 @@ def place() -> ChatTab:
             )  # fmt: skip
             own = gr.Button("Back to the model's own", size="sm", elem_id="chat-own", min_width=190, scale=0)
     return ChatTab(
-        run=run, checkpoint=checkpoint, who=who, four_bit=four_bit, loaded=loaded, box=box, text=text, send=send,
-        stop=stop, notice=notice, held_out=held_out, again=again, clear=clear, kept=kept, kept_in=gr.State(""),
-        train_on=train_on, system=system, thinking=thinking, sampling=sampling, own=own, problems=gr.State({}),
-        history=gr.State([]), example=gr.State(-1), watch=gr.Timer(WATCH_SECONDS, active=False), seen=gr.State(None),
+        run=run, checkpoint=checkpoint, who=who, four_bit=four_bit, loaded=loaded, box=box, grown=grown, text=text,
+        growth=gr.State(None), ticks=gr.Timer(GROW_SECONDS, active=False),
+        send=send, stop=stop, notice=notice, held_out=held_out, again=again, clear=clear, evaluate=evaluate, kept=kept,
+        kept_in=gr.State(""), train_on=train_on, system=system, thinking=thinking, sampling=sampling, own=own,
+        problems=gr.State({}), history=gr.State([]), example=gr.State(-1), watch=gr.Timer(WATCH_SECONDS, active=False),
+        seen=gr.State(None),
     )  # fmt: skip
 
 
@@ -128,11 +138,12 @@ def wire(bound: edge.Edge, tab: ChatTab) -> Any:
     acted = bound.on(tab.box.click, answering.act, [tab.history, *tab.asked], tab.shown, trigger_mode="once")
     bound.on(tab.stop.click, lambda studio: studio.stop_chat(), trigger_mode="multiple")
     bound.on(tab.clear.click, _clear, outputs=tab.shown)
-    of_run = [tab.checkpoint, tab.system, tab.thinking, tab.four_bit, tab.example, *tab.sampling]
+    of_run = [tab.checkpoint, tab.evaluate, tab.system, tab.thinking, tab.four_bit, tab.example, *tab.sampling]
     bound.on(tab.run.change, _of_run, [tab.run], of_run)
     bound.on(tab.own.click, _own_sampling, [tab.run], tab.sampling)
     for one in tab.sampling:
         bound.on(form.edited(one), _check, [tab.problems, *tab.sampling], [*tab.sampling, tab.problems])
+    bound.poll(tab.ticks.tick, answering.grown, [tab.growth], [tab.grown])
     bound.poll(tab.watch.tick, _watched, [tab.seen], [tab.loaded, tab.watch, tab.seen])
     return acted
 
@@ -162,12 +173,13 @@ def _clear(_: Studio) -> answering.Updates:
 def _of_run(studio: Studio, name: str | None) -> list[Any]:
     """What a chat with this run begins with."""
     if not name:
-        return [gr.skip()] * (5 + len(SAMPLING))
+        return [gr.skip()] * (6 + len(SAMPLING))
     defaults, found = studio.chat_defaults(name), studio.chat_checkpoints(name)
     steps = [("Result", RESULT) if not one else (f"Step {one.rsplit('-', 1)[1]}", one) for one in found]
     value = steps[0][1] if steps else RESULT
     return [
         gr.update(choices=steps, value=value, visible=len(steps) > 1 or value != RESULT),
+        gr.update(visible="" in found),
         defaults.system,
         gr.update(visible=defaults.thinking, value="as trained"),
         defaults.four_bit,

@@ -102,8 +102,9 @@ def _shown(tab: DatasetTab) -> list[Any]:
 
 
 def refresh(bound: Edge, event: Any, tab: DatasetTab, listeners: Listeners) -> None:
-    """On this event, read the list of datasets again."""
+    """On this event, read the list of datasets again, and offer to cancel a check that another page began."""
     bound.on(event, _listed, [tab.chosen], [tab.chosen])
+    bound.on(event, lambda studio: gr.update(visible=studio.checking()), outputs=[tab.sources.cancel])
     for one, fill in listeners:
         bound.on(event, fill, outputs=[one])
 

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 Handler = Callable[..., Any]
 
 TOAST_SECONDS = 20
+PROGRESS_SECONDS = 0.5
 UNEXPECTED = "Something unexpected went wrong. What you typed is still here; the details are in ftapp's log."
 
 
@@ -139,9 +141,14 @@ def in_place(error: FtappError, level: str = "error") -> str:
 
 
 def by_bytes(progress: gr.Progress, doing: str) -> Callable[[int, int], None]:
-    """Gradio's progress bar for work that goes by bytes."""
+    """Gradio's progress bar for work that goes by bytes; it draws every output anew each time, so not too often."""
+    last = 0.0
 
     def told(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last < PROGRESS_SECONDS:
+            return
+        last = time.monotonic()
         progress(done / max(1, total), desc=f"{doing}: {markup.size(done)} of {markup.size(total)}")
 
     return told

@@ -1,7 +1,10 @@
 """What was said in a chat: questions, each with the answers of one or two voices; as messages, and as HTML."""
 
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ftapp.contract.chat import Answered, Voice
 from ftapp.contract.examples import Message
@@ -54,8 +57,18 @@ class Exchange:
     reference: str = ""
     """The answer in the row that was held out."""
     answers: dict[Voice, Answer] = field(default_factory=dict)
+    turn: Message | None = None
+    """As what the question stands in a held-out row, if that is not the user's: what a tool said."""
+    tools: list[dict[str, Any]] | None = None
+    """What may be called from here on."""
     attempt: int = 0
     """How often it was asked again; added to the seed."""
+
+    @property
+    def asked(self) -> Message:
+        """The question as a turn."""
+        turn = self.turn or Message(role="user", content="")
+        return turn.model_copy(update={"content": self.question})
 
     def with_answer(self, voice: Voice, answer: Answer) -> "Exchange":
         """The same with another answer."""
@@ -66,7 +79,7 @@ def messages(exchanges: Sequence[Exchange], voice: Voice, system: str) -> list[M
     """The conversation as one voice knows it, up to the last question; what it did not answer the other one did."""
     found: list[Message] = []
     for number, exchange in enumerate(exchanges, 1):
-        found += [*exchange.before, Message(role="user", content=exchange.question)]
+        found += [*exchange.before, exchange.asked]
         answer = exchange.answers.get(voice) or next(iter(exchange.answers.values()), None)
         if answer and number < len(exchanges):
             found.append(answer.message())
@@ -75,48 +88,95 @@ def messages(exchanges: Sequence[Exchange], voice: Voice, system: str) -> list[M
     return found
 
 
-def draw(exchanges: Sequence[Exchange], has_run: bool = True) -> str:
-    """The whole conversation."""
+def tools(exchanges: Sequence[Exchange]) -> list[dict[str, Any]] | None:
+    """What may be called in this conversation."""
+    return next((exchange.tools for exchange in exchanges if exchange.tools), None)
+
+
+def draw(exchanges: Sequence[Exchange], has_run: bool = True, growing: bool = False) -> str:
+    """The whole conversation; while the answers to its last question are `growing`, the page adds what Growth says."""
     if not exchanges and has_run:
         return markup.empty("Nothing said yet.", "Ask something, or try an example that the training never saw.")
     if not exchanges:
         return markup.empty("No trained run yet.", "Go to Configure and press Start: the demo takes under a minute.")
-    drawn = "".join(_exchange(exchange, number) for number, exchange in enumerate(exchanges))
+    last = len(exchanges) - 1
+    drawn = "".join(_exchange(exchange, n, growing and n == last) for n, exchange in enumerate(exchanges))
     return f"<div role='log' aria-live='polite' aria-label='Conversation'>{drawn}</div>"
 
 
-def _exchange(exchange: Exchange, number: int) -> str:
-    before = "".join(markup.bubble(message.role, message.content) for message in exchange.before)
-    cards = [_card(voice, exchange.answers[voice], number) for voice in VOICES if voice in exchange.answers]
+class Growth:
+    """Answers that are being written, and what the page knows of them: drawing all again would take ever longer."""
+
+    def __init__(self) -> None:
+        self.answers: Mapping[Voice, Answer] = {}
+        """As far as they are; replaced as they grow."""
+        self._name = time.monotonic_ns()  # the page sees that other answers began
+        self._told: dict[tuple[Voice, str], str] = {}
+        self._count = 0
+
+    def news(self) -> str:
+        """What the page was not told yet, or nothing.
+
+        Whose answers, how many lines it knows; then a line for each part of an answer that has changed: voice, part,
+        whether the text takes the place of what that was, text.
+        """
+        lines: list[str] = []
+        for voice, answer in self.answers.items():
+            for part, text in _parts(answer).items():
+                known = self._told.get((voice, part), "")
+                if text != known:
+                    added = text.startswith(known)
+                    lines.append(json.dumps([voice, part, not added, text[len(known) :] if added else text]))
+                    self._told[voice, part] = text
+        head, self._count = json.dumps([self._name, self._count]), self._count + len(lines)
+        # Gradio looks for tags in every value
+        return "\n".join([head, *lines]).replace("<", "\\u003c") if lines else ""
+
+
+def _exchange(exchange: Exchange, number: int, growing: bool) -> str:
+    before = "".join(markup.bubble(message.role, markup.said(message)) for message in exchange.before)
+    asks = markup.SPEAKERS[exchange.turn.role] if exchange.turn else "You"
+    voices = [voice for voice in VOICES if voice in exchange.answers]
+    cards = [_card(voice, exchange.answers[voice], number, growing) for voice in voices]
     if exchange.reference:
         said = f"<div class='content'>{markup.text(exchange.reference)}</div>"
         cards.append(
             f"<section class='ft-answer reference'><div class='who'>{SPEAKERS['reference']}</div>{said}</section>"
         )
     return (
-        f"<div class='ft-exchange' data-at='{number}'>{before}<div class='ft-turn user'><div class='who'>You</div>"
+        f"<div class='ft-exchange' data-at='{number}'>{before}<div class='ft-turn user'><div class='who'>{asks}</div>"
         f"<div class='content' data-testid='user'>{markup.text(exchange.question)}</div>"
         f"<div class='tools'>{_button('copy', 'Copy')}{_button('edit', 'Edit')}</div></div>"
         f"<div class='ft-answers'>{''.join(cards)}</div></div>"
     )
 
 
-def _card(voice: Voice, answer: Answer, number: int) -> str:
-    thought, said, thinking_over = answer.parts
+def _parts(answer: Answer) -> dict[str, str]:
+    """What a card shows of an answer, by the names of its places."""
+    thought, said, over = answer.parts
+    count = len(thought.split())
+    words = f"{'Thought' if over else 'Thinking …'} · {count:,} word{'s' if count != 1 else ''}"
+    folded = words if thought or not over else ""
+    return {"folded": folded, "thought": thought, "said": said, "figures": figures(answer.figures)}
+
+
+def _card(voice: Voice, answer: Answer, number: int, growing: bool) -> str:
+    part = {name: markup.text(text) for name, text in _parts(answer).items()}
     folded = ""
-    if thought or not thinking_over:
-        words = f"{'Thought' if thinking_over else 'Thinking …'} · {len(thought.split()):,} words"
+    if part["folded"] or growing:
         folded = (
-            f"<details class='thought' data-key='{number}-{voice}'><summary>{words}</summary>"
-            f"<div>{markup.text(thought)}</div></details>"
+            f"<details class='thought' data-key='{number}-{voice}'{'' if part['folded'] else ' hidden'}>"
+            f"<summary data-part='folded'>{part['folded']}</summary><div data-part='thought'>{part['thought']}</div>"
+            "</details>"
         )
-    shown = markup.text(said) if said or answer.figures or not thinking_over else "<span class='caret'>…</span>"
     kept = f"<span class='kept'>✓ row of {markup.text(answer.kept)}</span>" if answer.kept else _button("good", "Good")
-    tools = [_button("copy", "Copy"), kept, _button("correct", "Correct")] if answer.figures else []
+    tools = [_button("copy", "Copy"), kept, _button("correct", "Correct")] if answer.figures and not growing else []
     return (
-        f"<section class='ft-answer {voice}' data-voice='{voice}'><div class='who'>{SPEAKERS[voice]}</div>{folded}"
-        f"<div class='content' data-testid='bot'>{shown}</div><div class='foot'><span class='figures'>"
-        f"{figures(answer.figures)}</span><span class='tools'>{''.join(tools)}</span></div></section>"
+        f"<section class='ft-answer {voice}{' growing' * growing}' data-voice='{voice}'>"
+        f"<div class='who'>{SPEAKERS[voice]}</div>{folded}"
+        f"<div class='content' data-testid='bot' data-part='said'>{part['said']}</div>"
+        f"<div class='foot'><span class='figures' data-part='figures'>{part['figures']}</span>"
+        f"<span class='tools'>{''.join(tools)}</span></div></section>"
     )
 
 

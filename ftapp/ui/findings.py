@@ -12,7 +12,7 @@ from ftapp.contract.evaluation import (
     EvaluationReport,
     Measure,
 )
-from ftapp.contract.findings import ORDER, UNRELATED, about, figure_of, figures_table, measured, number
+from ftapp.contract.findings import ORDER, about, compared_table, figure_of, measured, number
 from ftapp.ui import markup
 
 LEVELS = {"helped": "success", "prompting": "info", "not_needed": "info"}
@@ -39,33 +39,9 @@ def verdict(report: EvaluationReport) -> str:
 
 def figures(report: EvaluationReport) -> str:
     """The table of figures, with the differences that are real, and what all that is of."""
-    headings, rows = figures_table(report)
-    for rival in ORDER[:-1]:
-        if report.of(rival):
-            headings.append(f"Tuned against {NAMES[rival].lower()}")
-            differences = _differences(report, rival)
-            rows = [[*row, differences.get(row[0], "")] for row in rows]
+    headings, rows = compared_table(report)
     text = markup.table(headings, rows, "Figures of the evaluation", "figures")
     return _bars(report) + text + f"<p class='ft-small'>{markup.text('; '.join(about(report)))}.</p>"
-
-
-def _differences(report: EvaluationReport, rival: Contestant) -> dict[str, str]:
-    """A measure's title → how the tuned model differs from another contestant."""
-    found = {}
-    for measure in measured(report):
-        if one := report.compared(measure, "tuned", rival):
-            found[MEASURES[measure]] = _difference(measure, one.difference.value, one.difference.real)
-    if rival == "base":
-        forgot = report.unrelated.difference
-        found[UNRELATED] = _difference("loss", forgot.value, forgot.real)
-    return found
-
-
-def _difference(measure: Measure, value: float, real: bool) -> str:
-    if not real:
-        return "no difference"
-    text = number(measure, abs(value)).replace(" %", " points")
-    return f"{'+' if value > 0 else '−'}{text}"
 
 
 def _bars(report: EvaluationReport) -> str:

@@ -16,7 +16,15 @@ C = TypeVar("C", bound=Contract)
 Value = str | bool | None
 """What a component holds: text as it was typed, a choice, or a tick."""
 
-CHOICE_LABELS = {"lora": "LoRA", "qlora": "QLoRA", "full": "Full", "true": "on", "false": "off"}
+CHOICE_LABELS = {
+    "lora": "LoRA",
+    "qlora": "QLoRA",
+    "full": "Full",
+    "gguf": "GGUF",
+    "q8_0": "q8_0",
+    "true": "on",
+    "false": "off",
+}
 MOST_RADIOS = 3
 
 

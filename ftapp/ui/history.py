@@ -229,7 +229,7 @@ def _compare(studio: Studio, picked: list[str] | None, logarithmic: bool) -> tup
         return edge.in_place(error), hidden, hidden, ""
     names = [row.title or row.name for row in found.runs]
     named = {name: (curve.loss, curve.eval_loss) for name, curve in zip(names, found.curves, strict=True)}
-    drawn = charts.comparison(named, logarithmic)
+    drawn = charts.as_plotly(charts.comparison(named, logarithmic))
     shown = gr.update(visible=True)
     return "", shown, gr.update(value=drawn, visible=True), _differences(found, names)
 

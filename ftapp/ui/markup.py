@@ -89,12 +89,17 @@ def _turn(message: Message) -> str:
     speaker = SPEAKERS[message.role] + (f" {message.name}" if message.name else "")
     if message.weight == 0:
         speaker += " · read, not learned"
-    parts = [f"[thinks] {message.reasoning_content}"] if message.reasoning_content else []
-    parts += [message.content] if message.content else []
+    thought = f"[thinks] {message.reasoning_content}" if message.reasoning_content else ""
+    return bubble(message.role, _cut("\n".join(filter(None, [thought, said(message)]))), speaker)
+
+
+def said(message: Message) -> str:
+    """What a turn says, and what it calls."""
+    parts = [message.content] if message.content else []
     for call in message.tool_calls or []:
         function = call.get("function", call)
         parts.append(f"→ {function.get('name')}({json.dumps(function.get('arguments', {}), ensure_ascii=False)})")
-    return bubble(message.role, _cut("\n".join(parts)), speaker)
+    return "\n".join(parts)
 
 
 def _cut(content: str, limit: int = 4000) -> str:

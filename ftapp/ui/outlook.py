@@ -1,5 +1,6 @@
 """What is known before a run starts: how much is trained, on which rows, in how much memory, for how long."""
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,14 +10,15 @@ import gradio as gr
 
 from ftapp.contract.chat import Loading
 from ftapp.contract.config import RunConfig
-from ftapp.contract.duration import DurationEstimate
-from ftapp.contract.errors import FtappError
+from ftapp.contract.duration import DurationEstimate, tokens_per_epoch
+from ftapp.contract.errors import FtappError, JobError
 from ftapp.contract.memory import MemoryView
 from ftapp.contract.preview import Lengths
 from ftapp.studio import Studio
 from ftapp.ui import edge, fields, form, markup
 from ftapp.ui.edge import Edge
 
+POLL_SECONDS = 0.3
 CHANGES = 4
 """Ways to make a run fit that are offered at once."""
 PARTS = {
@@ -48,6 +50,7 @@ class Outlook:
     rows: Any
     measure: Any
     measured: Any
+    two_steps: Any
     memory: Any
     changes: list[Any]
     offered: Any
@@ -67,17 +70,30 @@ def place() -> Outlook:
     memory = gr.HTML(elem_id="config-memory")
     changes = [gr.Button("", size="sm", visible=False, elem_id=f"config-change-{n}") for n in range(CHANGES)]
     duration = gr.HTML(elem_id="config-duration")
-    measure = gr.Button("Measure these rows", size="sm", elem_id="config-measure")
+    with gr.Row(elem_classes="actions"):
+        measure = gr.Button("Measure these rows", size="sm", elem_id="config-measure", min_width=130)
+        two_steps = gr.Button("Try two steps", size="sm", elem_id="config-two-steps", min_width=110)
     machine = gr.HTML(elem_id="config-machine")
     return Outlook(
-        parameters, gr.State(()), rows, measure, gr.State({}), memory, changes, gr.State([]), duration, machine
+        parameters,
+        gr.State(()),
+        rows,
+        measure,
+        gr.State({}),
+        two_steps,
+        memory,
+        changes,
+        gr.State([]),
+        duration,
+        machine,
     )
 
 
 def wire(bound: Edge, view: Outlook, components: list[Any]) -> list[Any]:
-    """Bind measuring and the offered changes; gives the events after which other values are in the form."""
-    done = bound.on(view.measure.click, _measure, components, [view.duration, view.measured], trigger_mode="once")
-    bound.on(done.then, estimate, [view.measured, *components], view.estimated)
+    """Bind measuring, trying and the offered changes; gives the events after which other values are in the form."""
+    for button, verb in ((view.measure, _measure), (view.two_steps, _two_steps)):
+        done = bound.on(button.click, verb, components, [view.duration, view.measured], trigger_mode="once")
+        bound.on(done.then, estimate, [view.measured, *components], view.estimated)
     changed = []
     for number, button in enumerate(view.changes):
 
@@ -169,19 +185,31 @@ def draw(view: MemoryView, measured: bool) -> str:
     return (
         f"<div class='ft-figure'><span class='name'>Memory</span><div class='ft-memory' role='img' "
         f"aria-label='{markup.text(told)}'>{bars}{mark}</div><ul class='ft-parts'>{legend}</ul>"
-        f"{markup.notice(level, told, hint)}</div>"
+        f"{markup.notice(level, told, hint)}</div>{_disk(view)}"
+    )
+
+
+def _disk(view: MemoryView) -> str:
+    """What the checkpoints and the result will take."""
+    if view.disk_free is None:
+        return ""
+    figure = f"{markup.size(view.disk)} of {markup.size(view.disk_free)} free"
+    if view.disk <= view.disk_free:
+        return _figure("Disk", figure, "for checkpoints and the result")
+    return _figure("Disk", figure, "") + markup.notice(
+        "error", "The disk would be full before the run ends.", "Free some space, or train fewer parameters."
     )
 
 
 def _duration(studio: Studio, config: RunConfig, known: Measured) -> str:
     if not known:
-        return _figure("Time", "–", "Measure the rows to estimate it from this machine's past runs.")
+        return _figure("Time", "–", "Measure the rows to estimate it from past runs, or try two steps.")
     try:
         found = studio.duration(config, known["tokens"])
     except FtappError as error:
         return edge.in_place(error)
     if found is None:
-        return _figure("Time", "–", "No past run on this machine to go by; the run itself tells after two steps.")
+        return _figure("Time", "–", "No past run on this machine to go by: try two steps.")
     return _figure("Time", _span(found), found.basis)
 
 
@@ -210,6 +238,26 @@ def _measure(studio: Studio, *values: form.Value) -> Iterator[tuple[Any, Any]]:
     except FtappError as error:
         yield edge.in_place(error), {}
         raise
+
+
+def _two_steps(studio: Studio, *values: form.Value) -> Iterator[tuple[Any, Any]]:
+    """Two steps as a run; what it told of the rows is then measured, and the estimate goes by how fast it was."""
+    config = fields.valid(values)
+    if config is None:
+        yield _figure("Time", "–", "Correct the values marked ⚠ first."), gr.skip()
+        return
+    name, said = studio.try_two_steps(config), ""
+    while (view := studio.run(name)).active:
+        doing = view.message or (view.state.phase.name if view.state.phase else "starting")
+        if doing != said:
+            yield _figure("Time", "…", f"Two steps: {doing[:1].lower()}{doing[1:]}"), gr.skip()
+        said = doing
+        time.sleep(POLL_SECONDS)
+    told = view.state.resolved
+    if view.status != "finished" or told is None:
+        raise JobError(f"The two steps did not end well: {view.message}", view.hint)
+    measured = {"longest": told.values["data.max_length"], "tokens": tokens_per_epoch(told)}
+    yield gr.skip(), {**_key(config), **measured}
 
 
 def _figure(name: str, figure: str, more: str) -> str:

@@ -18,6 +18,7 @@ from ftapp.ui import (
     evaluate_tab,
     fields,
     form,
+    notices,
     publish_tab,
     train_tab,
 )
@@ -38,6 +39,7 @@ def create_page(studios: Studios) -> Any:
     with gr.Blocks(title="ftapp", analytics_enabled=False, delete_cache=(CACHE_SWEEP, CACHE_AGE)) as page:
         gr.HTML(HEADER)
         account.place(page, studios.settings)
+        told = notices.place()
         with gr.Tabs(selected="dataset", elem_id="tabs") as tabs:
             with gr.Tab("Dataset", id="dataset") as at_dataset:
                 dataset = dataset_tab.place()
@@ -60,18 +62,18 @@ def create_page(studios: Studios) -> Any:
         bound.visits(page)
         evaluate_tab.wire(bound, evaluate)
         publish_tab.wire(bound, publish)
+        for event in (page.load, at_dataset.select, at_train.select, at_publish.select):
+            notices.refresh(bound, event, told)
         for event in (page.load, at_dataset.select):
             dataset_tab.refresh(bound, event, dataset, lists)
         for event in (page.load, at_configure.select):
             configure_tab.refresh(bound, event, configure)
         train_tab.load(bound, page.load, train, tabs)
         train_tab.refresh(bound, at_train.select, train)
-        for event in (page.load, at_chat.select):
-            chat_tab.refresh(bound, event, chat)
-        for event in (page.load, at_evaluate.select):
-            evaluate_tab.refresh(bound, event, evaluate)
-        for event in (page.load, at_publish.select):
-            publish_tab.refresh(bound, event, publish)
+        # filled when they are looked at: all of them at once keep the page busy for seconds
+        chat_tab.refresh(bound, at_chat.select, chat)
+        evaluate_tab.refresh(bound, at_evaluate.select, evaluate)
+        publish_tab.refresh(bound, at_publish.select, publish)
         _ways(bound, tabs, dataset, configure, train, chat, evaluate, publish)
     return page
 
@@ -120,7 +122,8 @@ def _ways(
     bound.on(train.chat.click, to_chat, [train.run], [chat.run, tabs])
     taken = bound.on(chat.train_on.click, train_on, [chat.run, chat.kept_in], [*configure.components, tabs])
     configure_tab.after_values_changed(bound, taken, configure)
-    bound.on(train.evaluate.click, to_evaluate, [train.run], [evaluate.run, tabs])
+    for button, run in ((train.evaluate, train.run), (chat.evaluate, chat.run)):
+        bound.on(button.click, to_evaluate, [run], [evaluate.run, tabs])
     bound.on(train.publish.click, to_publish, [train.run], [publish.run, tabs])
     taken = bound.on(train.again.click, again, [train.run], [*configure.components, tabs])
     configure_tab.after_values_changed(bound, taken, configure)

@@ -12,7 +12,7 @@ from ftapp.studio import Studio
 from ftapp.ui import markup, status
 from ftapp.views import PublicationView
 
-KEPT = {"adapter": "Adapter", "merged": "Merged model"}
+KEPT = {"adapter": "Adapter", "merged": "Merged model", "gguf": "GGUF file"}
 
 
 def head(view: PublicationView) -> str:
@@ -64,9 +64,12 @@ def result(studio: Studio, view: PublicationView) -> str:
 
 
 def _elsewhere(studio: Studio, view: PublicationView, folder: str) -> str:
-    ways = [("vLLM", with_vllm(studio.run(view.config.run).config, view.config, folder))]
-    if view.config.artifact == "merged":
-        ways.append(("llama.cpp (GGUF) and Ollama", with_ollama(view.config, folder)))
+    gguf = view.config.artifact == "gguf"
+    ways = [] if gguf else [("vLLM", with_vllm(studio.run(view.config.run).config, view.config, folder))]
+    if view.config.artifact != "adapter":
+        ways.append(
+            ("llama.cpp and Ollama" if gguf else "llama.cpp (GGUF) and Ollama", with_ollama(view.config, folder))
+        )
     shown = ""
     for name, code in ways:
         if code:

@@ -5,15 +5,13 @@ from typing import Any
 
 import gradio as gr
 
-from ftapp.contract.config import FullConfig, PublishConfig, parse_publish_config
-from ftapp.contract.elsewhere import short_name
-from ftapp.contract.errors import ConfigError, FtappError
+from ftapp.contract.config import FullConfig
+from ftapp.contract.errors import ConfigError
 from ftapp.studio import Studio
-from ftapp.ui import card_box, edge, form, markup, publication
+from ftapp.ui import card_box, destination, edge, form, markup, publication
+from ftapp.ui.destination import OF_ARTIFACT, PLACED
 from ftapp.views import PublicationView
 
-FIELDS = {field.name: field for field in form.fields_of(PublishConfig)}
-PLACED = [FIELDS[name] for name in ("artifact", "with_base", "destination", "private", "mode", "branch")]
 POLL_SECONDS = 0.8
 AGAIN = ("failed", "lost", "stopped")
 
@@ -60,15 +58,7 @@ def place(studio: Studio) -> PublishTab:
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             run = gr.Dropdown(choices=[], label="Run", elem_id="publish-run", interactive=True, filterable=False)
-            made = {"artifact": form.component(FIELDS["artifact"], elem_id="publish-artifact")}
-            about_base = gr.HTML(elem_id="publish-about-base")
-            made["with_base"] = form.component(FIELDS["with_base"], elem_id="publish-with-base", visible=False)
-            made["destination"] = form.component(
-                FIELDS["destination"], elem_id="publish-destination", placeholder="owner/name"
-            )
-            made["private"] = form.component(FIELDS["private"], elem_id="publish-private")
-            made["mode"] = form.component(FIELDS["mode"], elem_id="publish-mode")
-            made["branch"] = form.component(FIELDS["branch"], elem_id="publish-branch", visible=False)
+            made, about_base = destination.place()
             token = gr.Textbox(
                 label="Hub token", type="password", max_lines=1, elem_id="publish-token",
                 info="Used for this publication only; it is not stored.",
@@ -101,14 +91,19 @@ def wire(bound: edge.Edge, tab: PublishTab) -> None:
     of, card, asked = tab.of, tab.card, [tab.run, tab.problems, *tab.placed]
     marked = [*tab.placed, tab.problems]
     written = [tab.run, card.text, card.drafted, *tab.placed]
-    bound.on(of["destination"].change, _buttons, [of["destination"]], [tab.start, tab.keep])
-    bound.on(of["mode"].change, _of_mode, [of["mode"]], [of["branch"]])
+    for one in (of["destination"], of["artifact"]):
+        bound.on(one.change, _buttons, [of["destination"], of["artifact"]], [tab.start, tab.keep])
+    bound.on(of["mode"].change, destination.of_mode, [of["mode"]], [of["branch"]])
     for event in (of["destination"].blur, of["branch"].blur, of["with_base"].input, of["mode"].input):
-        looked = bound.on(event, _check, asked, marked)
+        looked = bound.on(event, destination.check, asked, marked)
         bound.on(looked.then, _draft, written, card.filled)
-    based = bound.on(of["artifact"].change, _of_artifact, [tab.run, of["artifact"]], [tab.about_base, of["with_base"]])
+    kind = [tab.run, of["artifact"]]
+    about = [tab.about_base, *(of[name] for name in OF_ARTIFACT), tab.check, card.box]
+    based = bound.on(of["artifact"].change, destination.of_artifact, kind, about)
     bound.on(based.then, _draft, written, card.filled)
-    bound.on(tab.check.click, _check_all, [tab.run, tab.token, *tab.placed], [tab.account, of["destination"]])
+    bound.on(
+        tab.check.click, destination.check_all, [tab.run, tab.token, *tab.placed], [tab.account, of["destination"]]
+    )
     bound.on(card.box.expand, _draft, written, card.filled)
     bound.on(card.anew.click, _anew, written, card.filled)
     bound.on(card.preview_tab.select, card_box.preview, [card.text], [card.preview])
@@ -117,7 +112,7 @@ def wire(bound: edge.Edge, tab: PublishTab) -> None:
         _after_start(bound, tab, bound.on(button.click, how, inputs, [tab.number, *marked]))
     _after_start(bound, tab, bound.on(tab.again.click, _again, [tab.run, tab.number, tab.token], [tab.number]))
     changed = bound.on(tab.run.change, _of_run, [tab.run], [of["artifact"], tab.start, tab.number])
-    based = bound.on(changed.then, _of_artifact, [tab.run, of["artifact"]], [tab.about_base, of["with_base"]])
+    based = bound.on(changed.then, destination.of_artifact, kind, about)
     bound.on(based.then, _anew, written, card.filled)
     bound.on(changed.then, _show, [tab.run, tab.number], tab.shown)
     bound.on(bound.on(tab.stop.click, _stop, [tab.run, tab.number]).then, _show, [tab.run, tab.number], tab.shown)
@@ -136,13 +131,9 @@ def refresh(bound: edge.Edge, event: Any, tab: PublishTab) -> None:
     bound.on(listed.then, _show, [tab.run, tab.number], tab.shown)
 
 
-def _buttons(_: Studio, destination: str) -> tuple[Any, Any]:
-    named = bool(destination.strip())
+def _buttons(_: Studio, name: str, artifact: str) -> tuple[Any, Any]:
+    named = bool(name.strip()) and artifact != "gguf"
     return gr.update(value="Publish" if named else "Write to this machine"), gr.update(visible=named)
-
-
-def _of_mode(_: Studio, mode: str) -> Any:
-    return gr.update(visible=True) if mode == "branch" else gr.update(visible=False, value="")
 
 
 def _whose_token(studio: Studio) -> str:
@@ -151,62 +142,12 @@ def _whose_token(studio: Studio) -> str:
     return "HF_TOKEN of the environment is used" if studio.settings.hub_token else "hf_…"
 
 
-def _of_artifact(studio: Studio, run: str | None, artifact: str) -> tuple[str, Any]:
-    """Say what an adapter of a base that nobody can get is worth, and offer the base beside it."""
-    model = studio.run(run).config.model if run else None
-    if model is None or artifact != "adapter" or model.on_hub:
-        return "", gr.update(visible=False, value=False)
-    words = f"The base {model.public_name} is not on the Hub: others could not use the adapter alone."
-    return markup.notice("info", words, "Publish the merged model, or put the base beside it."), gr.update(visible=True)
-
-
-def _config(run: str | None, values: tuple[form.Value, ...], **given: Any) -> PublishConfig:
-    named = {field.name: value for field, value in zip(PLACED, values, strict=True)}
-    return parse_publish_config({**form.values_to_plain(named, PLACED), "run": run or "", **given})
-
-
-def _valid(run: str | None, values: tuple[form.Value, ...]) -> PublishConfig | None:
-    try:
-        return _config(run, values)
-    except ConfigError:
-        return None
-
-
-def _check(_: Studio, run: str | None, shown: dict[str, str], *values: form.Value) -> list[Any]:
-    problems: dict[str, str] = {}
-    try:
-        _config(run or "any", values)
-    except ConfigError as error:
-        problems = error.problems
-    return [*form.marks(PLACED, problems, shown), problems]
-
-
 def _draft(studio: Studio, run: str | None, text: str | None, drafted: str, *values: form.Value) -> list[Any]:
-    return card_box.draft(studio, _valid(run, values), text, drafted, anew=False)
+    return card_box.draft(studio, destination.valid(run, values), text, drafted, anew=False)
 
 
 def _anew(studio: Studio, run: str | None, text: str | None, drafted: str, *values: form.Value) -> list[Any]:
-    return card_box.draft(studio, _valid(run, values), text, drafted, anew=True)
-
-
-def _check_all(studio: Studio, run: str | None, token: str | None, *values: form.Value) -> tuple[str, Any]:
-    """Whose token it is, where it may write, and what a push would do; a name is suggested where none is given."""
-    try:
-        account = studio.whoami(token)
-        if not account.can_write:
-            words = f"The token of {account.name} can only read."
-            return markup.notice("warning", words, "Make one with write access."), gr.skip()
-        whose = markup.notice(
-            "success", f"The token belongs to {account.name} and can write.", f"Owners: {', '.join(account.owners)}"
-        )
-        if not run:
-            return whose, gr.skip()
-        config = _config(run, values)
-        if not config.destination:
-            return whose, f"{account.owners[0].split('/')[0]}/{short_name(config)}"
-        return whose + markup.notice("info", studio.check_destination(config, token)), gr.skip()
-    except FtappError as error:
-        return edge.in_place(error), gr.skip()
+    return card_box.draft(studio, destination.valid(run, values), text, drafted, anew=True)
 
 
 def _publish(
@@ -230,8 +171,8 @@ def _keep(
     drafted: str,
     *values: form.Value,
 ) -> list[Any]:
-    plain: dict[str, Any] = {"destination": None, "mode": "commit", "branch": None}
-    return _start(studio, run, token, shown, values, card=card_box.edited(text, drafted), **plain)
+    card = card_box.edited(text, drafted)
+    return _start(studio, run, token, shown, values, card=card, **destination.HERE)
 
 
 def _start(
@@ -246,7 +187,7 @@ def _start(
         edge.warn("There is no trained run to publish yet. Start one in the Configure tab.")
         return [gr.skip()] * (len(PLACED) + 2)
     try:
-        number = studio.publish(_config(run, values, **given), token)
+        number = studio.publish(destination.config(run, values, **given), token)
     except ConfigError as error:
         edge.warn("Correct what is marked first." if set(error.problems) - {"card"} else error.message)
         return [gr.skip(), *form.marks(PLACED, error.problems, shown), error.problems]

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import gradio as gr
 
 from ftapp.contract.errors import FtappError
-from ftapp.contract.report import EDITS, DatasetInfo, Edit, Finding
+from ftapp.contract.report import EDITS, DatasetInfo, Edit, Finding, Report
 from ftapp.studio import Studio
 from ftapp.ui import edge, markup
 from ftapp.ui.edge import Edge
@@ -177,14 +177,16 @@ def _finding(finding: Finding) -> str:
 def _figures(info: DatasetInfo) -> str:
     report, source = info.report, info.source
     pairs: list[tuple[str, object]] = [
-        ("Format", FORMATS.get(report.format, report.format)),
+        ("Format", _formats(report)),
         ("Rows", f"{report.rows:,}"),
         ("Usable", f"{report.valid:,}"),
         ("With problems", f"{report.problem_count:,}"),
     ]
     if report.left_out:
         pairs.append(("Left out by fixes", f"{sum(report.left_out.values()):,}"))
-    pairs += [("Answer, median", f"{report.figures.median_answer:,} characters"), ("Size", markup.size(info.bytes))]
+    if report.figures.longest_answer:
+        pairs.append(("Answer, median", f"{report.figures.median_answer:,} characters"))
+    pairs.append(("Size", markup.size(info.bytes)))
     foreign = [encoding for encoding in report.encodings if encoding != "utf-8"]
     if foreign:
         pairs.append(("Read as", ", ".join(foreign)))
@@ -199,6 +201,13 @@ def _figures(info: DatasetInfo) -> str:
         parts.append(markup.notice("success", f"{all_rows}{left} can be used."))
     parts += [markup.notice("info", advice.message) for advice in report.advice]
     return "".join(parts)
+
+
+def _formats(report: Report) -> str:
+    """The format of the rows; of several, how many rows have each."""
+    known = sorted(report.formats.items(), key=lambda found: -found[1])
+    told = [(FORMATS[format], count) for format, count in known if format in FORMATS]
+    return ", ".join(f"{name} ({count:,})" if len(told) > 1 else name for name, count in told) or report.format
 
 
 def problems(info: DatasetInfo | None) -> tuple[Any, Any]:

@@ -175,7 +175,8 @@ def wire(bound: Edge, sources: Sources, question: Question, chosen: Any, shown: 
         checked(question.encoding.click, _with_encoding, [question.pending], []),
         checked(question.read.click, _with_mapping, answers, []),
     ]
-    bound.on(sources.cancel.click, lambda studio: studio.cancel_checks(), trigger_mode="multiple")
+    cancelled = bound.on(sources.cancel.click, lambda studio: studio.cancel_checks(), trigger_mode="multiple")
+    bound.on(cancelled.then, lambda _: gr.update(visible=False), outputs=[sources.cancel])
     for event in (sources.look.click, sources.hub_id.submit):
         bound.on(
             event, _looked_up, [sources.hub_id],

@@ -87,6 +87,9 @@ def training(view: JobView[RunConfig]) -> str:
     pairs.append(("Loss", _figure(last.loss)))
     if evaluations:
         pairs.append(("Held-out loss", _figure(evaluations[-1].loss)))
+        pairs.append(("Perplexity", _figure(evaluations[-1].perplexity)))
+    if view.active and view.state.checkpoints:
+        pairs.append(("Last checkpoint", f"step {view.state.checkpoints[-1].step:,}"))
     if last.memory:
         pairs.append(("GPU memory", markup.size(last.memory)))
     fraction = last.step / last.total_steps if last.total_steps else None
@@ -119,6 +122,10 @@ def resolved(view: JobView[RunConfig]) -> str:
     measured = max((metrics.memory or 0 for metrics in view.state.metrics), default=0)
     if measured:
         rows.append(("Memory, measured", markup.size(measured)))
+    if said.data_hash:
+        rows += [("Fingerprint of the token rows", said.data_hash[:16]), ("… of the template", said.template_hash[:16])]
+    if view.state.started:
+        rows += [(f"Version of {name}", version) for name, version in view.state.started.versions.items()]
     return markup.table(("What", "Value used"), rows, "Values used")
 
 
@@ -128,10 +135,10 @@ def _used(name: str, value: object) -> str:
     return str(form.to_value(value))
 
 
-def samples(view: JobView[RunConfig], count: int = 3) -> str:
-    """The last answers to held-out prompts that the worker wrote on the way."""
-    shown = []
-    for sample in view.state.samples[::-1][:count]:
+def samples(view: JobView[RunConfig]) -> str:
+    """The answers to held-out prompts that the worker wrote at the last measurement."""
+    told, shown = view.state.samples, []
+    for sample in [one for one in told if one.step == told[-1].step]:
         turns = (
             markup.bubble("user", sample.prompt)
             + markup.bubble("assistant", sample.answer, "The model")

@@ -2,15 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import orjson
 
 from ftapp.contract.errors import JobError
+from ftapp.store.jobs import Job
 from ftapp.studio import Studio
 from ftapp.ui import charts, confirm, edge, form, history, markup, status
 from ftapp.views import RunView
 
+GROWING = Path(__file__).with_name("curve.js").read_text(encoding="utf-8")
 POLL_SECONDS = 0.7
 RESUMABLE = ("lost", "failed", "stopped")
 LOST_LINES = 12
@@ -38,6 +43,7 @@ class TrainTab:
     status: Any
     progress: Any
     loss: Any
+    growing: Any
     notes: Any
     samples: Any
     samples_box: Any
@@ -72,8 +78,8 @@ class TrainTab:
     @property
     def shown(self) -> list[Any]:
         """What `show` updates, in its order."""
-        boxes = [self.status, self.progress, self.loss, self.notes, self.samples, self.resolved, self.details]
-        boxes += [self.curves, self.log, self.samples_box]
+        boxes = [self.status, self.progress, self.loss, self.growing, self.notes, self.samples, self.resolved]
+        boxes += [self.details, self.curves, self.log, self.samples_box]
         buttons = [self.stop, self.kill, self.changed, self.resume, self.again, self.chat, self.evaluate]
         buttons += [self.publish]
         return [*boxes, *buttons, self.timer, self.seen]
@@ -120,15 +126,16 @@ def _place_run(views: Any, listed: history.HistoryView) -> TrainTab:
             label="Below the loss", filterable=False, elem_id="train-below", interactive=True, min_width=180,
         )  # fmt: skip
     loss = gr.Plot(show_label=False, label="Loss and learning rate", elem_id="train-loss", visible=False)
+    growing = gr.HTML(visible="hidden", html_template=" ", js_on_load=GROWING, elem_id="train-growing")
     with gr.Column(visible=False) as details:
-        with gr.Accordion("Answers on the way", open=False, elem_id="train-samples-box", visible=False) as samples_box:
+        with gr.Accordion("Answers on the way", open=True, elem_id="train-samples-box", visible=False) as samples_box:
             samples = gr.HTML(elem_id="train-samples")
         with gr.Accordion("What “auto” became", open=False, elem_id="train-resolved-box"):
             resolved = gr.HTML(elem_id="train-resolved")
         with gr.Accordion("Log", open=False, elem_id="train-log-box") as log_box:
             log = gr.HTML(elem_id="train-log")
     return TrainTab(
-        run=run, status=shown_status, progress=progress, loss=loss, notes=notes, samples=samples,
+        run=run, status=shown_status, progress=progress, loss=loss, growing=growing, notes=notes, samples=samples,
         samples_box=samples_box, resolved=resolved, details=details, curves=curves, logarithmic=logarithmic,
         smoothing=smoothing, below=below, log=log, log_box=log_box, log_open=gr.State(False), stop=stop, kill=kill,
         sure=sure, changed=changed, resume=resume, again=again, chat=chat, evaluate=evaluate, publish=publish,
@@ -187,11 +194,12 @@ def choices(studio: Studio) -> list[tuple[str, str]]:
 
 
 def chosen(studio: Studio, name: str | None) -> Any:
-    """The list of runs, with the run that was chosen, else the newest active one, else the newest."""
+    """The list of runs, with the run that was chosen, else the one at work, one that waits, or the newest."""
     views = studio.runs()
     names = [view.name for view in views]
     if name not in names:
-        name = next((view.name for view in views if view.active), names[0] if names else None)
+        views.sort(key=lambda view: (not view.active, view.status == "queued"))
+        name = views[0].name if views else None
     return gr.update(choices=choices(studio), value=name, visible=bool(names))
 
 
@@ -232,7 +240,8 @@ def _changes(studio: Studio, view: RunView, log_open: bool, drawing: tuple[Any, 
     parts: list[tuple[Any, Callable[[], Any]]] = [
         ((view.status, state.count), lambda: status.headline(view, _lost(studio, view))),
         ((view.status, state.count), lambda: status.training(view)),
-        (curve, lambda: _figure(view, drawing)),
+        (any(curve), lambda: _figure(view, drawing)),
+        (curve, lambda: _growing(view.job, curve, drawing)),
         (len(state.notes), lambda: status.notes(view)),
         (len(state.samples), lambda: status.samples(view)),
         (state.resolved and state.resolved.time, lambda: status.resolved(view)),
@@ -269,8 +278,22 @@ def _start_changed(studio: Studio, name: str) -> Any:
 
 
 def _figure(view: RunView, drawing: tuple[Any, ...]) -> Any:
-    drawn = charts.curves(view.state.metrics, view.state.evaluations, *drawing)
-    return gr.update(value=drawn, visible=drawn is not None)
+    drawn = _drawn(view.job, drawing)
+    return gr.update(value=charts.as_plotly(drawn) if drawn else None, visible=drawn is not None)
+
+
+@lru_cache(maxsize=32)
+def _growing(job: Job, curve: tuple[int, ...], drawing: tuple[Any, ...]) -> str:  # noqa: ARG001 - tells when it is another
+    """The same for a chart that is there already, once for all who look at it; see curve.js."""
+    drawn = _drawn(job, drawing)
+    return orjson.dumps(drawn).decode() if drawn else ""
+
+
+def _drawn(job: Job, drawing: tuple[Any, ...]) -> charts.Figure | None:
+    drawn = charts.curves(job.state.metrics, job.state.evaluations, *drawing)
+    if drawn:
+        drawn["layout"]["meta"] = f"{job.name} {drawing}"
+    return drawn
 
 
 def _lost(studio: Studio, view: RunView) -> str:
@@ -286,6 +309,7 @@ def _nothing() -> tuple[Any, ...]:
         nothing,
         "",
         none,
+        "",
         "",
         "",
         "",

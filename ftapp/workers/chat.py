@@ -11,6 +11,7 @@ from typing import IO
 
 import torch
 
+from ftapp.contract import events as ev
 from ftapp.contract.chat import Done, Error, Generate, Loaded, Loading, Ready, Reply, Stop, requests
 from ftapp.contract.errors import FtappError
 from ftapp.store.jobs import Job
@@ -53,7 +54,7 @@ def chat(arguments: list[str], requests_in: IO[bytes], replies_out: IO[bytes]) -
             Job(Path(folder)),
             checkpoint,
             AS_TRAINED.get(four_bit),
-            lambda: say(Loading(name="Downloading the model")),
+            lambda phase: say(Loading(name=_downloading(phase))),
         )
         say(Ready(device=models.device_name))
         while request := waiting.get():
@@ -84,6 +85,11 @@ def chat(arguments: list[str], requests_in: IO[bytes], replies_out: IO[bytes]) -
         say(Error(message=words, hint=hint, fatal=True))
     sys.stderr.flush()
     return 1
+
+
+def _downloading(phase: ev.Phase) -> str:
+    share = f": {100 * phase.done // phase.total} %" if phase.done and phase.total else ""
+    return f"Downloading the model{share}"
 
 
 def _replies(models: RunModel, request: Generate, stopped: threading.Event) -> Iterator[Reply]:

@@ -80,6 +80,7 @@ class _Pool:
                 continue
             if self._processes is None:
                 context = multiprocessing.get_context("forkserver")
+                context.set_forkserver_preload([batches.__module__])
                 self._processes = ProcessPoolExecutor(self._count, context, _end_with_parent)
             waiting.append(self._processes.submit(_all, task, self._parts))
             if len(waiting) > 2 * self._count:

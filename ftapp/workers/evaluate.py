@@ -3,9 +3,11 @@
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from ftapp.contract import events as ev
 from ftapp.contract.answers import AnswerFormat, find_format, in_format, same
+from ftapp.contract.chat import THINKING
 from ftapp.contract.evaluation import Answer, AnsweredRow, Contestant, EvaluationReport
 from ftapp.contract.examples import Example
 from ftapp.contract.memory import AUTO_LENGTH_LIMIT
@@ -15,9 +17,9 @@ from ftapp.store.datasets import DatasetStore
 from ftapp.store.evaluations import REPORT, write_results
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
-from ftapp.workers.asking import Asker, Interrupted, Written
+from ftapp.workers.asking import Asker, Interrupted, Prompt, Written
 from ftapp.workers.overlap import overlap, spoken
-from ftapp.workers.questions import Question, draw_rows, longest_answer, questions, reference, show_examples
+from ftapp.workers.questions import Question, draw_rows, longest_answer, questions, reference, show_examples, think
 from ftapp.workers.run_model import RunModel
 from ftapp.workers.tokens import Encoder, TokenRow
 
@@ -52,10 +54,12 @@ class _Evaluation:
         model = RunModel(self._run)
         encoder, context = model.encoder, self._context(model)
         room = longest_answer(encoder, self._config, drawn.rows)
-        asked = questions(encoder, drawn.rows, room, context)
+        # a base that thinks would be cut off before its answer: it is asked for what the rows show, an answer
+        of_base = {} if think([*drawn.rows, *drawn.pool]) else {THINKING: False}
+        asked = questions(encoder, drawn.rows, room, context, of_base)
         talks = all(one.prompt for one in asked)
         wanted = find_format([reference(encoder, row) for row in drawn.pool]) if talks else None
-        shown = self._show_examples(encoder, asked, drawn.pool, context) if talks else 0.0
+        shown = self._show_examples(encoder, asked, drawn.pool, context, of_base) if talks else 0.0
         contestants: list[Contestant] = ["base", "examples", "tuned"] if shown else ["base", "tuned"]
         if talks and not shown:
             self._say(ev.Note(level="warning", message="No training row fits the context beside a question."))
@@ -104,6 +108,7 @@ class _Evaluation:
             seen_in_training=drawn.seen,
             examples=shown,
             max_new_tokens=room,
+            base_unthinking=any(one.prompt_base != one.prompt for one in asked),
             format=wanted,
             scores=scores,
             comparisons=comparisons,
@@ -134,13 +139,16 @@ class _Evaluation:
         trained = resolved.values.get("data.max_length") if resolved else None
         return min(limit, max(AUTO_LENGTH_LIMIT, trained or 0))
 
-    def _show_examples(self, encoder: Encoder, asked: list[Question], pool: list[Example], context: int) -> float:
+    def _show_examples(
+        self, encoder: Encoder, asked: list[Question], pool: list[Example], context: int, of_base: dict[str, Any]
+    ) -> float:
         return show_examples(
             encoder,
             asked,
             pool,
             self._config.examples,
             context,
+            of_base,
             lambda done: self._phase("looking for examples", done, len(asked)),
         )
 
@@ -158,7 +166,8 @@ class _Evaluation:
         return sums
 
     def _written(self, asker: Asker, name: Contestant, asked: list[Question]) -> list[Written]:
-        prompts = [one.prompt_with if name == "examples" else one.prompt for one in asked]
+        by = {"base": "prompt_base", "examples": "prompt_with", "tuned": "prompt"}
+        prompts: list[Prompt | None] = [getattr(one, by[name]) for one in asked]
         phase = f"asking the {WHO[name]}"
         self._phase(phase, 0, len(asked))
         return asker.answers(

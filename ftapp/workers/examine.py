@@ -15,8 +15,7 @@ from ftapp.contract.errors import ModelError
 from ftapp.contract.examples import Example, Message, RowProblem
 from ftapp.contract.models import Examined
 from ftapp.workers import sources
-from ftapp.workers.models import load_tokenizer
-from ftapp.workers.tokens import PROBE, Encoder
+from ftapp.workers.tokens import PROBE, Encoder, load_tokenizer
 
 OTHER_TASKS = ("ForMaskedLM", "Classification", "ForQuestionAnswering", "ForMultipleChoice", "EncoderModel")
 SYSTEM = Message(role="system", content="Be brief.")
@@ -24,7 +23,7 @@ SYSTEM = Message(role="system", content="Be brief.")
 
 def examine(model: ModelConfig) -> Examined:
     """What can be said of a model before it is trained; downloads all but its weights. Raises ModelError, HubError."""
-    folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), lambda: None, weights=False)
+    folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), lambda _: None, weights=False)
     name = model.public_name
     try:
         raw = json.loads((folder / "config.json").read_text())

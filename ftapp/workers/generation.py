@@ -26,7 +26,8 @@ def answer(models: RunModel, question: Question, stopped: threading.Event) -> It
     """Pieces of the answers as they are written, and Answered after each; raises ModelError, OutOfMemoryError."""
     options = {} if question.thinking is None else {THINKING: question.thinking}
     prompts = {
-        voice: models.encoder.prompt(messages, **options) for voice, messages in sorted(question.messages.items())
+        voice: models.encoder.prompt(messages, tools=question.tools, **options)
+        for voice, messages in sorted(question.messages.items())
     }
     sampling = question.sampling
     rooms = {voice: _room(models, len(prompt), sampling.max_new_tokens) for voice, prompt in prompts.items()}

@@ -9,6 +9,7 @@ import torch
 from ftapp.contract.errors import ModelError
 from ftapp.store.weights import tensors
 from ftapp.workers import models
+from ftapp.workers.tokens import load_tokenizer
 
 RESERVE = 1.3
 """Memory that a merge needs, against the weights."""
@@ -29,7 +30,7 @@ def merge_in_memory(base: Path, adapter: Path, out: Path, name: str) -> None:
     dtype = torch.float32 if free > (whole + stored) * RESERVE else own
     model = models.load_base(base, name, models.Hardware("cpu", "CPU", dtype), dtype)
     merged = models.attach_adapter(model, adapter).merge_and_unload(safe_merge=True).to(own)
-    tokenizer = models.load_tokenizer(adapter)
+    tokenizer = load_tokenizer(adapter)
     models.stop_at(merged, tokenizer)
     merged.save_pretrained(out)
     tokenizer.save_pretrained(out)

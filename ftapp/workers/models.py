@@ -12,7 +12,6 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -21,6 +20,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from ftapp.contract.config import AdapterConfig, FullConfig
 from ftapp.contract.errors import AcceleratorError, ModelError
+from ftapp.workers.tokens import first_line
 
 log = logging.getLogger(__name__)
 
@@ -57,20 +57,11 @@ def _check_no_gpu_is_wasted(devices: Path) -> None:
         torch.cuda.init()
         why = "it finds none"
     except (RuntimeError, AssertionError) as error:
-        why = _first_line(error)
+        why = first_line(error)
     raise AcceleratorError(
         f"This machine has an NVIDIA GPU, but torch {torch.__version__} cannot use it: {why}.",
         "Restart the machine, check the driver with nvidia-smi; or set CUDA_VISIBLE_DEVICES= to train on the CPU.",
     )
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder; raises ModelError."""
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"The tokenizer in {folder} cannot be loaded: {_first_line(error)}.") from error
-    return tokenizer
 
 
 def load_base(folder: Path, name: str, on: Hardware, dtype: torch.dtype, quantised: bool = False) -> PreTrainedModel:
@@ -93,7 +84,7 @@ def load_base(folder: Path, name: str, on: Hardware, dtype: torch.dtype, quantis
         raise
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
-            f"{name} cannot be loaded: {_first_line(error)}.",
+            f"{name} cannot be loaded: {first_line(error)}.",
             "Choose a causal language model with .safetensors files that transformers knows without remote code.",
         ) from error
     _keep_from_repacking(model)
@@ -142,7 +133,7 @@ def new_adapter(base: PreTrainedModel, method: AdapterConfig) -> PeftModel:
         model = get_peft_model(base, peft_config(method))
     except (ValueError, TypeError, RuntimeError) as error:
         raise ModelError(
-            f"An adapter for {method.target_modules} cannot be made: {_first_line(error)}.",
+            f"An adapter for {method.target_modules} cannot be made: {first_line(error)}.",
             "Choose other target modules.",
         ) from error
     thin = [n for n, p in model.named_parameters() if "lora_A" in n and p.shape[0] != method.rank]
@@ -160,7 +151,7 @@ def adapter_to_go_on_from(base: PreTrainedModel, adapter: Path, method: AdapterC
     try:
         return PeftModel.from_pretrained(base, adapter, is_trainable=True, config=config)
     except (ValueError, RuntimeError, OSError) as error:
-        raise ModelError(f"The adapter in {adapter} does not fit its base: {_first_line(error)}.") from error
+        raise ModelError(f"The adapter in {adapter} does not fit its base: {first_line(error)}.") from error
 
 
 def training_dtype(method: AdapterConfig | FullConfig, on: Hardware) -> torch.dtype:
@@ -175,7 +166,7 @@ def attach_adapter(base: PreTrainedModel, adapter: Path, name: str = "default") 
     except torch.OutOfMemoryError:
         raise
     except (ValueError, RuntimeError, OSError) as error:
-        raise ModelError(f"The adapter in {adapter} does not fit its base: {_first_line(error)}.") from error
+        raise ModelError(f"The adapter in {adapter} does not fit its base: {first_line(error)}.") from error
 
 
 def add_adapter(model: PeftModel, adapter: Path, name: str) -> None:
@@ -185,7 +176,7 @@ def add_adapter(model: PeftModel, adapter: Path, name: str) -> None:
     except torch.OutOfMemoryError:
         raise
     except (ValueError, RuntimeError, OSError) as error:
-        raise ModelError(f"The adapter in {adapter} does not fit its base: {_first_line(error)}.") from error
+        raise ModelError(f"The adapter in {adapter} does not fit its base: {first_line(error)}.") from error
 
 
 def stop_at(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -202,8 +193,3 @@ def stored_dtype(folder: Path) -> torch.dtype:
     named = config.get("dtype") or config.get("torch_dtype") or config.get("text_config", {}).get("dtype")
     dtype = getattr(torch, str(named).removeprefix("torch."), None)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")[:300]

@@ -2,11 +2,11 @@
 
 import os
 import random
-from collections.abc import Callable, Iterator
+import time
+from array import array
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
-from typing import IO
-
-from transformers import AutoConfig
+from typing import IO, Any
 
 from ftapp.contract.chat import Error, Loading, Ready
 from ftapp.contract.config import ModelConfig
@@ -17,11 +17,12 @@ from ftapp.contract.preview import Examine, Lengths, Measure, Page, Refusal, Rep
 from ftapp.store.datasets import DatasetStore
 from ftapp.workers import sources
 from ftapp.workers.examine import examine
-from ftapp.workers.models import load_tokenizer
-from ftapp.workers.tokens import IGNORED, Encoder, TokenRow
+from ftapp.workers.tokens import IGNORED, Encoder, TokenRow, context_of, load_tokenizer
 
 SAMPLE = 20_000
-"""Rows that are measured of a larger dataset, drawn with a fixed seed."""
+"""Rows that are measured of a larger dataset, drawn with a fixed seed; of the others one of each shape is rendered."""
+SECONDS = 0.5
+"""Between two words on how far it is."""
 BINS = 30
 REFUSALS_SHOWN = 100
 
@@ -33,16 +34,15 @@ class Preview:
 
     def __init__(self, dataset: Path, model: ModelConfig) -> None:
         self._store, self._id = DatasetStore(dataset.parent), dataset.name
-        folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), lambda: None, weights=False)
+        folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), lambda _: None, weights=False)
         self._encoder = Encoder(load_tokenizer(folder), model.public_name)
-        try:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{model.public_name} cannot be used: {str(error).splitlines()[0][:300]}.") from error
-        self._context = int(getattr(config, "max_position_embeddings", None) or AUTO_LENGTH_LIMIT)
+        self._context = context_of(folder, model.public_name) or AUTO_LENGTH_LIMIT
         self._of_rows = 0
         self._rows: list[TokenRow] | None = None
         self._refusals: list[Refusal] = []
+        self._refused = 0
+        self._searched: tuple[str, Sequence[int]] = ("", ())
+        """The words that were last searched for, and the rows that have them: for the next page."""
 
     def measure(self, request: Measure, say: Say) -> Lengths:
         """The lengths of all rows, or of a sample of many; says how far it is, since the first time is slow."""
@@ -74,22 +74,22 @@ class Preview:
             answers_cut=sum(part < whole for part, whole in zip(kept, answers, strict=True)),
             answer_tokens_lost=1 - sum(kept) / max(1, sum(answers)),
             tokens_per_epoch=round(fitting * self._of_rows / max(1, min(self._of_rows, SAMPLE))),
-            refusals=self._refusals[:REFUSALS_SHOWN],
-            refused=len(self._refusals),
+            refusals=self._refusals,
+            refused=self._refused,
         )
 
     def page(self, request: Page) -> Rows:
         """Rows as tokens; a row that the template refuses is shown with its reason."""
-        found, shown = 0, []
-        wanted = range(request.start, request.start + request.count)
-        search = request.search.casefold()
-        for number, example in enumerate(self._store.examples(self._id), 1):
-            if search and search not in _text(example).casefold():
-                continue
-            if found in wanted:
-                shown.append((number, example))
-            found += 1
-        return Rows(rows=[self._row(number, example) for number, example in shown], found=found)
+        found: Sequence[int] = range(self._store.get(self._id).report.valid)
+        if words := request.search.strip():
+            if self._searched[0] != words:
+                self._searched = words, array("i", self._store.matching(self._id, words))
+            found = self._searched[1]
+        rows = [
+            self._row(number + 1, next(self._store.examples(self._id, number, 1)))
+            for number in found[request.start : request.start + request.count]
+        ]
+        return Rows(rows=rows, found=len(found))
 
     def _row(self, number: int, example: Example) -> Row:
         try:
@@ -109,21 +109,31 @@ class Preview:
         if self._rows is not None:
             return self._rows
         self._of_rows = self._store.get(self._id).report.valid
-        chosen = None
+        chosen: Container[int] = range(self._of_rows)
         if self._of_rows > SAMPLE:
             chosen = set(random.Random(0).sample(range(self._of_rows), SAMPLE))
-        self._rows, done, total = [], 0, min(self._of_rows, SAMPLE)
-        for number, example in enumerate(self._store.examples(self._id)):
-            if chosen is not None and number not in chosen:
+        rows: list[TokenRow] = []
+        accepted, said = set[tuple[str, ...]](), 0.0
+        for number, row in enumerate(self._store.canonical(self._id)):
+            if time.monotonic() - said > SECONDS:
+                said = time.monotonic()
+                say(Loading(name=f"measuring: at row {number:,} of {self._of_rows:,}"))
+            shape = _shape(row)
+            if shape in accepted and number not in chosen:
                 continue
+            example = Example.model_validate(row)
             try:
-                self._rows += self._encoder.encode(example)
+                found = self._encoder.encode(example)
             except RowProblem as problem:
-                self._refusals.append(Refusal(row=number + 1, line=example.line, message=str(problem)))
-            done += 1
-            if done % 500 == 0:
-                say(Loading(name=f"measuring {done} of {total} rows"))
-        return self._rows
+                self._refused += 1
+                if len(self._refusals) < REFUSALS_SHOWN:
+                    self._refusals.append(Refusal(row=number + 1, line=example.line, message=str(problem)))
+                continue
+            accepted.add(shape)
+            if number in chosen:
+                rows += found
+        self._rows = rows
+        return rows
 
     def _suggest(self, lengths: list[int]) -> int:
         p99, longest = _percentile(lengths, 99), lengths[-1]
@@ -131,13 +141,15 @@ class Preview:
         return max(16, min(wanted, self._context))
 
 
+def _shape(row: dict[str, Any]) -> tuple[str, ...]:
+    """What a chat template may refuse a row for: who speaks in which order, and what else the turns have."""
+    turns = row.get("messages", [])
+    return tuple(turn["role"] if len(turn) == 2 else f"{turn['role']} {sorted(turn)}" for turn in turns)
+
+
 def _percentile(ordered: list[int], percent: int) -> int:
     """The smallest value that so many percent of the values do not exceed (nearest rank)."""
     return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
-
-
-def _text(example: Example) -> str:
-    return "\n".join([example.text or "", *(message.content for message in example.messages)])
 
 
 def preview(arguments: list[str], requests_in: IO[bytes], replies_out: IO[bytes]) -> int:

@@ -3,16 +3,20 @@
 import hashlib
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 from ftapp.card import PICTURE, card_of, final
 from ftapp.contract import events as ev
 from ftapp.contract.config import FullConfig, PublishConfig, RunConfig
-from ftapp.contract.errors import JobError, ModelError
+from ftapp.contract.elsewhere import gguf_file
+from ftapp.contract.errors import ConfigError, JobError, ModelError
+from ftapp.settings import read_llama_cpp
 from ftapp.store import artifacts
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
 from ftapp.workers import sources
+from ftapp.workers.gguf import convert
 from ftapp.workers.picture import draw_losses
 from ftapp.workers.push import Push
 
@@ -46,8 +50,9 @@ class _Publication:
             shutil.rmtree(left, ignore_errors=True)
         folder: Path | None = None
         try:
-            folder, made = self._reused() or self._made()
-            self._describe(folder, made.verified)
+            folder, made = (None if self._config.folder else self._reused(self._config)) or self._made()
+            if self._config.artifact != "gguf":
+                self._describe(folder, made.verified)
             self._check_texts(folder)
             artifact = str(folder) if self._config.folder else os.path.relpath(folder, self._job.folder)
             if not self._config.destination:
@@ -72,12 +77,10 @@ class _Publication:
             self._last = percent
             self._say(ev.Phase(name=name, done=done, total=total, unit="bytes"))
 
-    def _reused(self) -> tuple[Path, artifacts.Artifact] | None:
+    def _reused(self, config: PublishConfig) -> tuple[Path, artifacts.Artifact] | None:
         """What an earlier publication of this run made, if it is whole and what is asked for."""
-        if self._config.folder:
-            return None
         others = sorted(self._job.folder.parent.glob("[0-9]*"), key=lambda path: int(path.name), reverse=True)
-        found = artifacts.find(others, self._config, artifacts.source_of(self._run.folder))
+        found = artifacts.find(others, config, artifacts.source_of(self._run.folder))
         if found is None:
             return None
         folder, made = found
@@ -111,6 +114,8 @@ class _Publication:
         return out, made
 
     def _make(self, out: Path) -> ev.Verified | None:
+        if self._config.artifact == "gguf":
+            return self._convert(out)
         if isinstance(self._run_config.method, FullConfig):
             self._copy(self._run.folder / "model", out)
             return None
@@ -122,6 +127,27 @@ class _Publication:
             self._copy(base, out / "base", {path for name in sources.MODEL_FILES for path in base.glob(name)})
             sources.name_base(out / "base" / "config.json", self._run_config.model, None)
         return None
+
+    def _convert(self, out: Path) -> ev.Verified | None:
+        """The merged model, an earlier publication's or one made for it and checked, as one GGUF file."""
+        llama_cpp = read_llama_cpp()
+        if llama_cpp is None:
+            raise ConfigError("FTAPP_LLAMA_CPP names no llama.cpp.", "Set it to the folder of one.")
+        kind, scratch, verified = self._config.gguf_type, self._job.folder / ".merged.new", None
+        try:
+            if isinstance(self._run_config.method, FullConfig):
+                model = self._run.folder / "model"
+            elif found := self._reused(self._config.model_copy(update={"artifact": "merged"})):
+                model, verified = found[0], found[1].verified
+            else:
+                scratch.mkdir()
+                model, verified = scratch, self._merge(scratch)
+            self._check_disk(out, sum(path.stat().st_size for path in model.glob("*.safetensors")))
+            target = out / gguf_file(self._config)
+            convert(llama_cpp, model, target, kind, self._job.output, partial(self._progress, "converting"))
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return verified
 
     def _copy(self, source: Path, out: Path, only: set[Path] | None = None) -> None:
         files = sorted(path for path in (source.rglob("*") if only is None else only) if path.is_file())
@@ -142,7 +168,7 @@ class _Publication:
         state = self._run.refresh()
         revision = state.resolved.values.get("model.revision") if state.resolved else None
         model = self._run_config.model.model_copy(update={"revision": revision or self._run_config.model.revision})
-        return sources.find_files(model, self._token, lambda: self._say(ev.Phase(name="downloading")))[0]
+        return sources.find_files(model, self._token, self._say)[0]
 
     def _merge(self, out: Path) -> ev.Verified:
         # torch takes seconds to load, and only a merge needs it
@@ -188,8 +214,8 @@ class _Publication:
         base = Path(self._run_config.model.id)
         secret = {"a folder of this machine": [str(self._run.folder.parents[1]), *([str(base)] * base.is_absolute())]}
         secret["the Hub token"] = [self._token] if self._token else []
-        for path in [*artifacts.files_in(folder), folder / "README.md"]:
-            if path.suffix not in TEXTS or path.stat().st_size > LONGEST_TEXT:
+        for path in sorted(folder.rglob("*")):
+            if not path.is_file() or path.suffix not in TEXTS or path.stat().st_size > LONGEST_TEXT:
                 continue
             data = path.read_bytes()
             for what, words in secret.items():

@@ -16,14 +16,15 @@ from huggingface_hub.hf_api import RepoFile
 
 from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import FtappError, HubError
-from ftapp.hub import told
+from ftapp.hub import status_of, told
+from ftapp.workers.uploading import Upload, watched
 
 T = TypeVar("T")
 
 Progress = Callable[[str, int, int], None]
-"""What is being done, bytes done, bytes in all; raises to end the push between two files."""
+"""What is being done, bytes done, bytes in all; raises to end the push."""
 
-TRIES, LONGEST_WAIT = 5, 60.0
+TRIES, FIRST_WAIT, LONGEST_WAIT = 5, 0.5, 60.0
 OF_A_MODEL = re.compile(
     r"(base/.*|adapter_(model|config)\..*|(pytorch_)?model.*\.(safetensors|bin)|.*\.safetensors(\.index\.json)?"
     r"|loss\.png|chat_template\.(json|jinja)|(added|special)_tokens.*\.json|merges\.txt|vocab\.(json|txt))"
@@ -59,8 +60,8 @@ class Push:
             head = self._head()
             operations: list[CommitOperationAdd] = []
             for name, sha256 in self._hashes.items():
-                add = CommitOperationAdd(name, self._folder / name)
-                self._patiently(lambda add=add: self._upload(add))  # type: ignore[misc]
+                add = Upload(name, self._folder / name)
+                self._send(add, lambda sent, done=done: progress("pushing", done + sent, total))  # type: ignore[misc]
                 if add.upload_info.sha256.hex() != sha256:
                     raise HubError(f"{name} changed after it was checked.", "Publish again: it is made anew.")
                 operations.append(add)
@@ -86,7 +87,10 @@ class Push:
     def _head(self) -> str:
         return str(self._patiently(lambda: self._api.model_info(self._repo, revision=self._revision).sha))
 
-    def _upload(self, add: CommitOperationAdd) -> None:
+    def _send(self, add: Upload, tell: Callable[[int], None]) -> None:
+        watched(lambda: self._patiently(lambda: self._upload(add)), add, tell)
+
+    def _upload(self, add: Upload) -> None:
         revision, pull = self._revision, self._pull
         try:
             self._api.preupload_lfs_files(self._repo, [add], revision=revision, create_pr=pull, free_memory=False)
@@ -114,7 +118,7 @@ class Push:
                 )
                 return _Commit(made.oid, made.pr_url or "")
             except (HfHubHTTPError, OSError, httpx2.TransportError) as error:
-                status = _status(error)
+                status = status_of(error)
                 if (status in (0, 409, 412) or status >= 500) and (landed := self._landed()):
                     return landed
                 raise
@@ -190,20 +194,14 @@ class Push:
         return call()
 
 
-def _status(error: Exception) -> int:
-    """Of the Hub's answer; 0 if there was none."""
-    response = getattr(error, "response", None)
-    return response.status_code if response is not None else 0
-
-
 def _passing(error: Exception) -> bool:
-    return _status(error) in (0, 408, 429) or _status(error) >= 500
+    return status_of(error) in (0, 408, 429) or status_of(error) >= 500
 
 
 def _wait(error: Exception, attempt: int) -> float:
     asked = getattr(error, "response", None)
     named = str(asked.headers.get("Retry-After", "")) if asked is not None else ""
-    return min(LONGEST_WAIT, float(named) if named.isdecimal() else 0.5 * 2**attempt)
+    return min(LONGEST_WAIT, float(named) if named.isdecimal() else FIRST_WAIT * 2**attempt)
 
 
 def _git_id(path: Path) -> str:

@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ftapp.contract.config import RunConfig
 from ftapp.contract.errors import DatasetError, ModelError
@@ -18,8 +18,8 @@ from ftapp.workers.tokens import IGNORED, Encoder, TokenRow
 
 POOL = 20_000
 """Training rows, drawn from all, among which examples and the format are looked for."""
-AUTO_ANSWER = 512
-"""Tokens; the most that `auto` allows an answer."""
+AUTO_ANSWER, AUTO_THOUGHTS = 512, 4096
+"""Tokens; the most that `auto` allows an answer, and one that is thought about first."""
 
 T = TypeVar("T")
 
@@ -87,7 +87,9 @@ class Question:
     learned: list[TokenRow]
     """With the right answer, as in training; more than one row for some templates."""
     prompt: Prompt | None = None
-    """None for a plain text."""
+    """The tuned model's; None for a plain text."""
+    prompt_base: Prompt | None = None
+    """The same; without thinking, where no row thinks and the template knows that switch."""
     shown: int = 0
     """Examples in front of it."""
     learned_with: list[TokenRow] = field(default_factory=list)
@@ -101,15 +103,28 @@ class Question:
 
 
 def longest_answer(encoder: Encoder, config: EvaluateConfig, rows: Sequence[Example]) -> int:
-    """Tokens that an answer may have."""
+    """Tokens that an answer may have, its thoughts included."""
     if config.max_new_tokens != "auto":
         return config.max_new_tokens
-    lengths = [len(encoder.tokenizer(reference(encoder, row))["input_ids"]) for row in rows if row.messages]
-    return min(AUTO_ANSWER, math.ceil(1.25 * max(lengths, default=0)) + 8)
+    answers = [(row.messages[-1].reasoning_content or "") + reference(encoder, row) for row in rows if row.messages]
+    lengths = [len(encoder.tokenizer(answer)["input_ids"]) for answer in answers]
+    most = AUTO_THOUGHTS if think(rows) else AUTO_ANSWER
+    return min(most, math.ceil(1.25 * max(lengths, default=0)) + 8)
 
 
-def questions(encoder: Encoder, rows: Sequence[Example], room: int, context: int) -> list[Question]:
-    """The rows that fit the context, as tokens; raises DatasetError if none does, or one is refused."""
+def think(rows: Iterable[Example]) -> bool:
+    """Whether answers in the rows are thought about before they are given."""
+    lasts = [row.messages[-1] for row in rows if row.messages]
+    return any(last.reasoning_content or "</think>" in last.content for last in lasts)
+
+
+def questions(
+    encoder: Encoder, rows: Sequence[Example], room: int, context: int, of_base: dict[str, Any]
+) -> list[Question]:
+    """The rows that fit the context, as tokens, for the base with these options of the chat template.
+
+    Raises DatasetError if none fits, or one is refused.
+    """
     found = []
     for example in rows:
         try:
@@ -124,7 +139,9 @@ def questions(encoder: Encoder, rows: Sequence[Example], room: int, context: int
         one = Question(example, learned)
         if example.messages:
             ids = encoder.prompt(one.turns, tools=example.tools)
-            one.prompt = one.prompt_with = Prompt(ids, min(room, context - len(ids)))
+            one.prompt = Prompt(ids, min(room, context - len(ids)))
+            ids = encoder.prompt(one.turns, tools=example.tools, **of_base)
+            one.prompt_base = one.prompt_with = Prompt(ids, min(room, context - len(ids)))
             one.learned_with = learned
         found.append(one)
     if not found:
@@ -140,6 +157,7 @@ def show_examples(
     pool: Sequence[Example],
     count: int,
     context: int,
+    of_base: dict[str, Any],
     told: Callable[[int], None],
 ) -> float:
     """Put before each question up to `count` training rows most like it, of those that fit; returns the mean number.
@@ -149,18 +167,19 @@ def show_examples(
     similar = Similar(pool)
     for number, one in enumerate(asked):
         told(number)
-        assert one.prompt is not None
+        assert one.prompt_base is not None
+        room = one.prompt_base.room
         shown: list[list[Message]] = []
         for candidate in similar.like(one.turns, count):
             longer = with_examples(one.example.messages, [*shown, candidate])
             try:
-                ids = encoder.prompt(longer[:-1], tools=one.example.tools)
+                ids = encoder.prompt(longer[:-1], tools=one.example.tools, **of_base)
                 learned = encoder.encode(one.example.model_copy(update={"messages": longer}))
             except (RowProblem, ModelError):
                 break  # a template for one question alone
-            if len(ids) + one.prompt.room <= context and max(len(row.input_ids) for row in learned) <= context:
+            if len(ids) + room <= context and max(len(row.input_ids) for row in learned) <= context:
                 shown.append(candidate)
-                one.learned_with, one.prompt_with = learned, Prompt(ids, one.prompt.room)
+                one.learned_with, one.prompt_with = learned, Prompt(ids, room)
         one.shown = len(shown)
     return sum(one.shown for one in asked) / len(asked)
 

@@ -1,6 +1,7 @@
 """The trainer's callback → events; it also carries requests to stop back to the trainer, and ends hopeless runs."""
 
 import math
+import os
 import signal
 import time
 from pathlib import Path
@@ -17,6 +18,14 @@ PATIENCE = 3
 """Steps in a row without a finite loss, or without any gradient, before a run is given up."""
 SCALER_PATIENCE = 20
 """Steps in a row that fp16's gradient scaler may skip while it looks for its scale: each halves it."""
+CHECKPOINT_SECONDS = 600.0
+"""At least so often a checkpoint is written, whatever the measurements are: no more than that is ever lost …"""
+CHECKPOINT_SHARE = 0.03
+"""… unless writing them would take more than this share of the time."""
+
+
+class StopAsked(Exception):
+    """Somebody asked to stop before the first step; there is nothing to save."""
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
@@ -26,12 +35,16 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._events = events
         self._stop_file = stop_file
         self._terminated = False
+        # several ranks would not all see it at the same place: they stop at their first step
+        self._preparing = int(os.environ.get("WORLD_SIZE", "1")) == 1
         self._broken = 0
         self._still = 0
         self._first = 0.0
         self._began = time.monotonic()
         self._paused = 0.0
         self._last: tuple[int, float] | None = None
+        self._saved_at = time.monotonic()
+        self._saving_takes = 0.0
         self.stopped = False
         signal.signal(signal.SIGTERM, self._on_sigterm)
 
@@ -39,20 +52,26 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._terminated = True
 
     def say(self, event: ev.Event) -> None:
-        """Write an event, on rank 0."""
+        """Write an event, on rank 0; raises StopAsked between the phases before training."""
         if self._events:
             self._events.append(event)
+        if self._preparing and isinstance(event, ev.Phase) and (self._terminated or self._stop_file.exists()):
+            raise StopAsked
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """The first step is about to run."""
+        self._preparing = False
         self.say(ev.Phase(name="training"))
-        self._began = time.monotonic()
+        self._began = self._saved_at = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Stop if asked; measure and save at the last step too."""
-        if self._stop_asked(args):
+        """Stop if asked; measure and save at the last step too; save when the last checkpoint is long ago."""
+        stop, save = self._agreed(args, self._terminated or self._stop_file.exists(), self._checkpoint_is_old())
+        if save:
+            control.should_save = True
+        if stop:
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True
@@ -60,14 +79,17 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             control.should_evaluate = True
         return control
 
-    def _stop_asked(self, args: TrainingArguments) -> bool:
-        asked = self._terminated or self._stop_file.exists()
-        if args.world_size > 1:
-            # every rank must take the same decision at the same step, or the others wait for it forever
-            flag = torch.tensor(float(asked), device=args.device)
-            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-            asked = bool(flag.item())
-        return asked
+    def _checkpoint_is_old(self) -> bool:
+        wait = max(CHECKPOINT_SECONDS, self._saving_takes / CHECKPOINT_SHARE)
+        return time.monotonic() - self._saved_at > wait
+
+    def _agreed(self, args: TrainingArguments, *wanted: bool) -> list[bool]:
+        """What any rank wants: all take the same decisions at the same step, or the others wait for it forever."""
+        if args.world_size == 1:
+            return list(wanted)
+        flags = torch.tensor([float(one) for one in wanted], device=args.device)
+        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+        return [bool(flag) for flag in flags.tolist()]
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
@@ -128,6 +150,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     def pause(self, seconds: float) -> None:
         """Time that was not spent on training."""
         self._paused += seconds
+
+    def saved(self, seconds: float) -> None:
+        """A checkpoint was written just now, and took so long."""
+        self._saved_at, self._saving_takes = time.monotonic(), seconds
 
     def on_save(self, _: TrainingArguments, state: TrainerState, *__: Any, **___: Any) -> None:
         """A checkpoint is on disk."""

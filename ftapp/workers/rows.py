@@ -3,6 +3,7 @@
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, Features, List, Value
@@ -10,7 +11,7 @@ from datasets.arrow_writer import ArrowWriter
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import RunConfig
-from ftapp.contract.errors import DatasetError
+from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.contract.examples import Example, RowProblem
 from ftapp.store.datasets import DatasetStore
 from ftapp.store.jobs import Job
@@ -19,8 +20,23 @@ from ftapp.workers.tokens import IGNORED, Encoder, TokenRow
 
 SHOWN_ROWS = 3
 """Held-out prompts that are answered at each evaluation."""
+SHOWN_TOKENS = 64
+"""How long the answers to them may get."""
+WRITTEN_ROWS = 100
+"""So many rows are in memory before they are written."""
 
 Say = Callable[[ev.Event], None]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A held-out prompt that is answered at each evaluation."""
+
+    ids: list[int]
+    room: int
+    """Tokens that the answer may have."""
+    prompt: str
+    reference: str
 
 
 class TokenRows:
@@ -34,15 +50,20 @@ class TokenRows:
         self._encoder, self._say = encoder, say
         self._limit = context if config.data.max_length == "auto" else config.data.max_length
         self._truncate = config.data.over_length == "truncate"
+        self._context = context
         self._longest = self._seen = self.left_out = 0
+        self._cut = self._answers_cut = self._ending = 0
+        self._refused = False
         self._done, self._total = 0, overlap.train_rows + overlap.eval_rows
-        self.shown: list[Example] = []
+        self.shown: list[Shown] = []
         digest = RowsHash()
         # each process of a run on several devices writes its own
         folder = job.folder / "tokens" / os.environ.get("RANK", "0")
         self.train, self.lengths = token_table(digest.passing(self._encode(training)), folder / "train.arrow")
-        showing = self._encode(self._showing(measuring))
-        measured, held_lengths = token_table(digest.passing(showing), folder / "held_out.arrow")
+        ending = self._ending
+        measured, held_lengths = token_table(
+            digest.passing(self._encode(measuring, showing=True)), folder / "held_out.arrow"
+        )
         self.held_out = measured if held_lengths else None
         self.max_length = min(self._longest, context) if config.data.max_length == "auto" else self._limit
         self.longest = min(self._longest, self.max_length)
@@ -55,20 +76,44 @@ class TokenRows:
                     "and left out.",
                 )
             )
+        if self._cut:
+            say(
+                ev.Note(
+                    level="warning",
+                    message=f"{self._cut} of {self._seen} rows are cut at {self._limit} tokens; {self._answers_cut} of "
+                    "them lose the end of an answer, and with it the token at which the model learns to stop.",
+                )
+            )
         if not self.lengths:
             raise DatasetError(
                 f"No training row fits into {self.max_length} tokens; the longest has {self._longest}.",
                 "Raise the maximum length, or let rows be truncated.",
             )
+        if not ending:
+            raise DatasetError(
+                f"No training row still has {encoder.stop_token}, which ends an answer: the model would never learn to "
+                "stop.",
+                f"Raise the maximum length, {self._limit} now, or leave rows out that are too long."
+                if self._answers_cut
+                else "Give the last answer of some rows a weight of 1.",
+            )
         self.hash = digest.hexdigest()
 
-    def _showing(self, examples: Iterable[Example]) -> Iterator[Example]:
-        for example in examples:
-            if example.messages and len(self.shown) < SHOWN_ROWS:
-                self.shown.append(example)
-            yield example
+    def _show(self, example: Example) -> None:
+        """Take the example's prompt among those that are answered on the way, if there is room for an answer."""
+        asked, answer = example.messages[:-1], example.messages[-1]
+        try:
+            ids = self._encoder.prompt(asked, tools=example.tools)
+        except ModelError as error:
+            if not self._refused:
+                self._say(ev.Note(message=f"{error.message} Such rows are not answered while training."))
+            self._refused = True
+            return
+        room = min(SHOWN_TOKENS, self._context - len(ids))
+        if len(ids) <= self._limit and room > 0:
+            self.shown.append(Shown(ids, room, asked[-1].content, answer.content))
 
-    def _encode(self, examples: Iterable[Example]) -> Iterator[TokenRow]:
+    def _encode(self, examples: Iterable[Example], showing: bool = False) -> Iterator[TokenRow]:
         """The rows that fit, one after the other; what does not is cut or counted."""
         for example in examples:
             try:
@@ -78,13 +123,18 @@ class TokenRows:
                     f"A row cannot be used with {self._encoder.model_name} (line {example.line}): {problem}.",
                     "Correct or remove that row, or choose another model.",
                 ) from None
+            if showing and example.messages and len(self.shown) < SHOWN_ROWS:
+                self._show(example)
             for row in rows:
                 self._seen += 1
                 self._longest = max(self._longest, len(row.input_ids))
-                if self._truncate:
+                if self._truncate and len(row.input_ids) > self._limit:
+                    self._cut += 1
+                    self._answers_cut += any(label != IGNORED for label in row.labels[self._limit :])
                     row = TokenRow(row.input_ids[: self._limit], row.labels[: self._limit])
                 # the first label is never predicted, so a row needs a learned token after it
                 if len(row.input_ids) <= self._limit and any(label != IGNORED for label in row.labels[1:]):
+                    self._ending += example.text is not None or self._encoder.stop_id in row.labels
                     yield row
                 else:
                     self.left_out += 1
@@ -98,7 +148,7 @@ def token_table(rows: Iterable[TokenRow], path: Path) -> tuple[Dataset, "array[i
     path.parent.mkdir(parents=True, exist_ok=True)
     lengths = array("i")
     features = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
-    with ArrowWriter(path=str(path), features=features) as writer:
+    with ArrowWriter(path=str(path), features=features, writer_batch_size=WRITTEN_ROWS) as writer:
         for row in rows:
             writer.write({"input_ids": row.input_ids, "labels": row.labels})
             lengths.append(len(row.input_ids))

@@ -13,10 +13,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from transformers import PreTrainedModel
 
+from ftapp.contract import events as ev
 from ftapp.contract.config import FullConfig, QloraConfig
 from ftapp.store.jobs import Job
 from ftapp.workers import models, sources
-from ftapp.workers.tokens import Encoder
+from ftapp.workers.tokens import Encoder, load_tokenizer
 
 ADAPTERS_KEPT = 4
 """In memory on the one base, those used last."""
@@ -38,7 +39,7 @@ class RunModel:
         run: Job,
         checkpoint: str = "",
         four_bit: bool | None = None,
-        downloading: Callable[[], None] = lambda: None,
+        say: Callable[[ev.Phase], None] = lambda _: None,
     ) -> None:
         """Load the base, quantised as in training unless `four_bit` says otherwise, and the result or a checkpoint."""
         config, state = run.run_config(), run.refresh()
@@ -46,7 +47,7 @@ class RunModel:
         model = config.model.model_copy(update={"revision": revision or config.model.revision})
         self._on = models.hardware()
         self._name = config.model.public_name
-        self._base_folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), downloading)
+        self._base_folder, _ = sources.find_files(model, os.environ.get("HF_TOKEN"), say)
         self.four_bit = isinstance(config.method, QloraConfig) if four_bit is None else four_bit
         self._full = isinstance(config.method, FullConfig)
         self._adapters: dict[tuple[str, str, int], _Adapter] = {}
@@ -98,7 +99,7 @@ class RunModel:
     def _read(self, folder: Path) -> _Adapter:
         """All but the weights."""
         self._made += 1
-        encoder = Encoder(models.load_tokenizer(folder), self._name)
+        encoder = Encoder(load_tokenizer(folder), self._name)
         places = (folder, self._base_folder)
         stated = next((path for place in places if (path := place / "generation_config.json").is_file()), None)
         known = json.loads(stated.read_text()).get("eos_token_id") if stated else None

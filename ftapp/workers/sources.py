@@ -1,13 +1,19 @@
 """Where a model's files are, what they say of themselves, and what they may tell of this machine; no torch."""
 
+import io
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from huggingface_hub import HfApi, ModelCard, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
+from tqdm import tqdm
 
+from ftapp.contract import events as ev
 from ftapp.contract.config import ModelConfig
 from ftapp.contract.errors import ModelError
 from ftapp.contract.models import licence_of
@@ -18,11 +24,13 @@ WEIGHTS = "*.safetensors"
 MODEL_FILES = ["*.json", WEIGHTS, "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*"]
 FILES = [*MODEL_FILES, "README.md"]
 NOT_FILES = ["original/*", "onnx/*", "openvino/*", "consolidated*", "*.msgpack"]
+TOLD_SECONDS = 1.0
+"""Between two words of how far a download is."""
+
+Say = Callable[[ev.Phase], None]
 
 
-def find_files(
-    model: ModelConfig, token: str | None, downloading: Callable[[], None], weights: bool = True
-) -> tuple[Path, str | None]:
+def find_files(model: ModelConfig, token: str | None, say: Say, weights: bool = True) -> tuple[Path, str | None]:
     """The model's folder on this machine and, for a Hub model, its commit; downloads what is missing."""
     if model.id == "demo":
         return DEMO_MODEL, None
@@ -31,7 +39,7 @@ def find_files(
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder} is not a model's folder.", "It needs config.json and .safetensors files.")
         return folder, None
-    downloading()
+    say(ev.Phase(name="downloading"))
     with told(model.id):
         _refuse_hidden(model.id, token)
         found = Path(
@@ -41,9 +49,36 @@ def find_files(
                 token=token or False,
                 allow_patterns=FILES if weights else [name for name in FILES if name != WEIGHTS],
                 ignore_patterns=NOT_FILES,
+                tqdm_class=_telling(say),
             )
         )
     return found, found.name
+
+
+def _telling(say: Say) -> type:
+    """A progress bar for the Hub's library that says how many bytes are on the disk instead of drawing itself."""
+
+    telling = threading.Lock()
+
+    class Telling(tqdm):  # type: ignore[misc]
+        last = 0.0
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.of_bytes = str(options.get("desc", "")).startswith("Reconstructing")
+            super().__init__(*arguments, **options | {"file": io.StringIO(), "disable": False})
+
+        def display(self, *_: Any, **__: Any) -> None:
+            """Nothing is drawn."""
+
+        def update(self, n: float | None = 1) -> bool | None:
+            with telling:  # several files are fetched at once
+                drawn: bool | None = super().update(n)
+                if self.of_bytes and self.total and time.monotonic() - Telling.last > TOLD_SECONDS:
+                    Telling.last = time.monotonic()
+                    say(ev.Phase(name="downloading", done=int(self.n), total=int(self.total), unit="bytes"))
+            return drawn
+
+    return Telling
 
 
 def _refuse_hidden(id: str, token: str | None) -> None:

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from ftapp.contract.errors import ModelError
 from ftapp.contract.examples import Example, Message, RowProblem
@@ -39,6 +40,34 @@ class TokenRow:
     """The token's own id where it is learned, IGNORED elsewhere."""
 
 
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder; raises ModelError."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"The tokenizer in {folder} cannot be loaded: {first_line(error)}.") from error
+    return tokenizer
+
+
+def context_of(folder: Path, name: str) -> int | None:
+    """Tokens that a model was made for, by its config alone; raises ModelError."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{name} cannot be loaded: {first_line(error)}.",
+            "Choose a causal language model that transformers knows without remote code.",
+        ) from error
+    found = getattr(config, "max_position_embeddings", None)
+    return int(found) if found else None
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says first, as part of a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")[:300]
+
+
 class Encoder:
     """A tokenizer with its chat template, checked: knows what is learned and that the model learns to stop."""
 
@@ -59,10 +88,15 @@ class Encoder:
         self.stop_id = self._find_stop()
         if self.stop_id != tokenizer.eos_token_id:
             self.notes.append(
-                f"Turns of this template end with {tokenizer.convert_ids_to_tokens(self.stop_id)!r}, not with "
+                f"Turns of this template end with {self.stop_token!r}, not with "
                 f"{tokenizer.eos_token!r}: the result stops there."
             )
-            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(self.stop_id)
+            tokenizer.eos_token = self.stop_token
+
+    @property
+    def stop_token(self) -> str:
+        """The token that ends an answer, as text."""
+        return str(self.tokenizer.convert_ids_to_tokens(self.stop_id))
 
     def encode(self, example: Example) -> list[TokenRow]:
         """The row as tokens; several rows if the template shows earlier turns otherwise than later ones.
@@ -106,7 +140,8 @@ class Encoder:
     def pieces(self, row: TokenRow) -> list[Piece]:
         """The row's tokens as text, each with its label; tokens that are whole characters only together stay so."""
         found: list[Piece] = []
-        special = set(self.tokenizer.all_special_ids)
+        named = self.tokenizer.added_tokens_decoder.items()  # such as the start of a turn, which no attribute names
+        special = set(self.tokenizer.all_special_ids) | {id for id, token in named if token.special}
         waiting: list[int] = []
         for token, label in zip(row.input_ids, row.labels, strict=True):
             trained = label != IGNORED
@@ -176,15 +211,18 @@ class Encoder:
             raise ModelError(f"The chat template of {self.model_name} cannot be used: {problem}.") from None
         learned = [token for token in row.labels if token != IGNORED]
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        while learned and learned[-1] not in special and not self.tokenizer.decode(learned[-1:]).strip():
-            learned.pop()
-        if not learned or learned[-1] not in special:
+        # some templates end the whole conversation with one more: the first after the words ends the answer
+        ends = []
+        while learned and (learned[-1] in special or not self.tokenizer.decode(learned[-1:]).strip()):
+            ends.append(learned.pop())
+        ends = [token for token in ends if token in special]
+        if not learned or not ends:
             raise ModelError(
                 f"The chat template of {self.model_name} does not end the assistant's turn with a stop token: "
                 "the model would never learn to stop.",
                 "Choose another model, or its instruction-tuned version.",
             )
-        return learned[-1]
+        return ends[-1]
 
 
 def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 import math
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,26 @@ import torch
 from accelerate import PartialState
 from peft import PeftModel
 from transformers import EarlyStoppingCallback, PreTrainedModel, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import LEARNING_RATE, FullConfig, ModelConfig, QloraConfig, RunConfig, refusal
+from ftapp.contract.duration import evaluation_steps
 from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.contract.memory import AUTO_LENGTH_LIMIT, CONTEXT, Machine, Plan, estimate, resolve
 from ftapp.store.adapters import adapter_folder, disagreements, pinned_revision
+from ftapp.store.checkpoints import last_whole, step_of
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
 from ftapp.store.weights import model_in
 from ftapp.workers import models, sources
 from ftapp.workers.continuing import Before, text_hash
-from ftapp.workers.order import EpochOrder, step_cost
-from ftapp.workers.reporting import Reporter
+from ftapp.workers.order import step_cost
+from ftapp.workers.reporting import Reporter, StopAsked
 from ftapp.workers.rows import TokenRows
-from ftapp.workers.tokens import IGNORED, Encoder
+from ftapp.workers.tokens import Encoder, context_of, load_tokenizer
+from ftapp.workers.trainer import Trainer
 
-AUTO_EVALUATIONS = 5
-SHOWN_TOKENS = 64
-"""How long the answers to held-out prompts may get that are shown at each evaluation."""
 POINTS = 4000
 """Metrics events of a run, about: longer runs say every n-th step."""
 MICRO_BATCH_TOKENS = {"cpu": 64, "cuda": 2048}
@@ -42,8 +41,16 @@ INITIAL = "initial"
 
 def train(job: Job, events: EventLog | None) -> ev.Event:
     """Run the job's config to its end; returns Finished or Stopped, raises FtappError."""
+    try:
+        return _train(job, Reporter(events, job.folder / "stop"))
+    except StopAsked:
+        before = last_whole(job.folder / "checkpoints")
+        kept = next((name for name in ("adapter", "model") if (job.folder / name).is_dir()), None)
+        return ev.Stopped(step=step_of(before) if before else 0, artifact=kept)
+
+
+def _train(job: Job, say: Reporter) -> ev.Event:
     config = job.run_config()
-    say = Reporter(events, job.folder / "stop")
     on = models.hardware()
     world = int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -52,28 +59,35 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
         say.say(found)
     earlier = Job(job.folder.parent / config.model.adapter) if config.model.adapter else None
     base = before.model(_pinned(config, earlier) if earlier else config.model)
-    folder, revision = sources.find_files(
-        base, os.environ.get("HF_TOKEN"), lambda: say.say(ev.Phase(name="downloading"))
-    )
+    token = os.environ.get("HF_TOKEN")
+    folder, revision = sources.find_files(base, token, say.say, weights=False)
     if earlier and revision != pinned_revision(earlier):
         raise ModelError(
             f"{earlier.name} trained its adapter on revision {pinned_revision(earlier)}, this config names {revision}.",
             "Leave the revision empty to take the adapter's.",
         )
-    say.say(ev.Phase(name="loading"))
+    # the rows before the weights: what is wrong with them is told before a long download
+    say.say(ev.Phase(name="tokenising"))
     name = config.model.public_name
-    encoder = Encoder(models.load_tokenizer(folder), name)
+    encoder = Encoder(load_tokenizer(folder), name)
     for remark in encoder.notes:
         say.say(ev.Note(message=remark))
+    limit = context_of(folder, name) or AUTO_LENGTH_LIMIT
+    rows = TokenRows(job, config, encoder, min(limit, AUTO_LENGTH_LIMIT), say.say)
+    if rows.longest > limit:
+        words = f"The longest row has {rows.longest:,} tokens, {name} was made for {limit:,}: lower the maximum length."
+        say.say(ev.Note(level="warning", message=words))
+    template_hash = text_hash(str(encoder.tokenizer.chat_template))
+    for difference in before.check(template_hash, rows.hash):
+        say.say(difference)
+
+    folder, _ = sources.find_files(base.model_copy(update={"revision": revision}), token, say.say)
+    say.say(ev.Phase(name="loading"))
     dtype = models.training_dtype(config.method, on)
     model = models.load_base(folder, name, on, dtype, quantised=isinstance(config.method, QloraConfig))
     packing = _packing(config, on, model)
-
-    say.say(ev.Phase(name="tokenising"))
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or AUTO_LENGTH_LIMIT
     # where the trackers that are not asked for a place would else leave files
     os.environ |= {"TENSORBOARD_LOGGING_DIR": str(job.folder / "tensorboard"), "WANDB_DIR": str(job.folder)}
-    rows = TokenRows(job, config, encoder, min(limit, AUTO_LENGTH_LIMIT), say.say)
     headers, machine = model_in(folder), _of_every_rank(_machine(on), on, world)
     share, overhead = config.batch.effective_size // world, MICRO_BATCH_TOKENS[machine.kind]
     plan = resolve(
@@ -81,16 +95,11 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
     )
     predicted = estimate(headers, config, plan, machine)
     arguments = _arguments(job, config, on, world, rows, plan, packing)
-    template_hash = text_hash(str(encoder.tokenizer.chat_template))
-    for difference in before.check(template_hash, rows.hash):
-        say.say(difference)
-
     total = sum(p.numel() for p in model.parameters())
     if isinstance(config.method, QloraConfig):
         total = int(model.num_parameters())
-    trainer = _Trainer(
+    trainer = Trainer(
         reporter=say,
-        encoder=encoder,
         rows=rows,
         model=_trainable(model, job, config, earlier),
         args=arguments,
@@ -223,7 +232,7 @@ def _arguments(
     share = batch.effective_size // world
     micro, checkpointing = plan.micro_size, plan.activation_checkpointing
     steps = _total_steps(config, len(rows.train))
-    every = max(1, math.ceil(steps / AUTO_EVALUATIONS)) if evaluation.steps == "auto" else evaluation.steps
+    every = evaluation_steps(config, steps)
     measured = rows.held_out is not None
     rate = optim.learning_rate
     return SFTConfig(
@@ -263,88 +272,14 @@ def _arguments(
         greater_is_better=False if measured else None,
         report_to=[] if config.tracking == "none" else [config.tracking],
         project="ftapp",
+        trackio_static_space_id=False,  # else it makes a public Space
         run_name=job.name,
         disable_tqdm=True,
         dataloader_pin_memory=on.device == "cuda",
     )
 
 
-class _Trainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's trainer, with a held-out loss that is averaged over answer tokens instead of over batches."""
-
-    def __init__(self, reporter: Reporter, encoder: Encoder, rows: TokenRows, **options: Any) -> None:
-        super().__init__(**options)
-        self._say, self._encoder, self._rows = reporter, encoder, rows
-
-    def _get_train_sampler(self, *_: Any) -> EpochOrder:
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return EpochOrder(self._rows.lengths, size, self.args.data_seed, lambda: self.state.epoch or 0.0)
-
-    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Token-weighted loss of the held-out rows; same keys as the trainer's own."""
-        began = time.monotonic()
-        self._say.say(ev.Phase(name="evaluating"))
-        was_training = self.model.training
-        self.model.eval()
-        sums = torch.zeros(2, dtype=torch.float64)
-        with torch.no_grad():
-            for batch in self.get_eval_dataloader():
-                inputs = self._prepare_inputs(batch)
-                self._forget_repeated(inputs["labels"])
-                tokens = int((inputs["labels"][:, 1:] != IGNORED).sum())
-                with self.compute_loss_context_manager():
-                    loss = self.compute_loss(self.model, inputs)
-                sums += torch.tensor([float(loss) * tokens, tokens], dtype=torch.float64)
-            if self.is_world_process_zero():
-                self._answer()
-        self.model.train(was_training)
-        if self.args.world_size > 1:
-            device_sums = sums.to(self.args.device)
-            torch.distributed.all_reduce(device_sums)
-            sums = device_sums.cpu()
-        loss, tokens = float(sums[0] / sums[1]), int(sums[1])
-        perplexity = math.exp(loss) if loss < 700 else math.inf
-        seconds = time.monotonic() - began
-        self._say.say(
-            ev.Evaluation(step=self.state.global_step, loss=loss, perplexity=perplexity, tokens=tokens, seconds=seconds)
-        )
-        self._say.say(ev.Phase(name="training"))
-        self._say.pause(seconds)
-        metrics = {f"{metric_key_prefix}_loss": loss}
-        self._metrics["eval"].clear()
-        self.log(metrics)
-        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def _forget_repeated(self, labels: torch.Tensor) -> None:
-        """Rows that fill up the last batch so that every rank has one: they were measured already."""
-        state, rows = self.accelerator.gradient_state, labels.shape[0]
-        if self.args.world_size > 1 and state.end_of_dataloader and state.remainder > 0:
-            mine = max(0, state.remainder - self.args.process_index * rows)
-            labels[mine:] = IGNORED
-
-    def _answer(self) -> None:
-        """The model's greedy answers to a few held-out prompts, as far as it is now."""
-        model, tokenizer = self.accelerator.unwrap_model(self.model), self.processing_class
-        for example in self._rows.shown:
-            asked, reference = example.messages[:-1], example.messages[-1].content
-            ids = torch.tensor([self._encoder.prompt(asked)], device=model.device)
-            with self.compute_loss_context_manager():
-                out = model.generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    do_sample=False,
-                    max_new_tokens=SHOWN_TOKENS,
-                    eos_token_id=tokenizer.eos_token_id,
-                    pad_token_id=tokenizer.pad_token_id,
-                )
-            answer = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-            self._say.say(
-                ev.Sample(step=self.state.global_step, prompt=asked[-1].content, answer=answer, reference=reference)
-            )
-
-
-def _save(trainer: _Trainer, folder: Path, config: RunConfig, base: Path, revision: str | None) -> None:
+def _save(trainer: Trainer, folder: Path, config: RunConfig, base: Path, revision: str | None) -> None:
     """Write the result beside its place and move it there, so that a half-written one is never taken for whole."""
     if not trainer.is_world_process_zero():
         return

@@ -21,7 +21,7 @@ from ftapp.store.datasets import DatasetStore
 from ftapp.store.jobs import Job
 from ftapp.store.weights import tensors
 from ftapp.workers import models
-from ftapp.workers.tokens import IGNORED, Encoder, TokenRow
+from ftapp.workers.tokens import IGNORED, Encoder, TokenRow, load_tokenizer
 
 ROWS, PROMPTS, NEW_TOKENS = 8, 4, 32
 LONGEST, POSITIONS = 512, 32
@@ -60,7 +60,7 @@ class Verification:
     def __init__(self, run: Job, base: Path, adapter: Path, merged: Path, say: Say) -> None:
         self._base, self._adapter, self._merged, self._say = base, adapter, merged, say
         self._name = run.run_config().model.public_name
-        self._encoder = Encoder(models.load_tokenizer(adapter), self._name)
+        self._encoder = Encoder(load_tokenizer(adapter), self._name)
         self._rows, self._prompts, self._held_out = _material(run, self._encoder)
         self._on, self._dtype = _where(base)
 
@@ -201,7 +201,7 @@ def _problems(
         found.append("config.json asks for quantisation")
     if config.get("tie_word_embeddings") != json.loads((base / "config.json").read_text()).get("tie_word_embeddings"):
         found.append("tie_word_embeddings is not as in the base")
-    if models.load_tokenizer(merged).chat_template != tokenizer.chat_template:
+    if load_tokenizer(merged).chat_template != tokenizer.chat_template:
         found.append("the chat template is not that of the training")
     if not _stops(adapter) <= _stops(merged):
         found.append("generation_config.json lacks a stop token of the training")

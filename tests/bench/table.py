@@ -1,7 +1,32 @@
-"""One row of the table."""
+"""The table: its rows, and the machine that they were measured on."""
 
+import os
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+
+import psutil
+
+from ftapp.processes.gpus import gpus
+
+INTRODUCTION = [
+    "# Figures",
+    "",
+    "What `make bench` measured, on the machine named below. Each opponent ran in turn with ours on the same rows; the",
+    "ratio is the median of the pairs.",
+    "",
+]
+HEAD = ["| figure | ours | opponent | ratio | target |", "| --- | --- | --- | --- | --- |"]
+
+
+def machine() -> str:
+    """Its processor, memory and accelerators, and the versions that matter."""
+    found = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    named = next((line.split(":", 1)[1].strip() for line in found.splitlines() if line.startswith("model name")), "")
+    memory = psutil.virtual_memory().total / 2**30
+    parts = [named or platform.machine(), f"{os.cpu_count()} cores", f"{memory:.0f} GiB", *(gpu.name for gpu in gpus())]
+    return ", ".join([*parts, platform.system(), f"Python {platform.python_version()}"])
 
 
 @dataclass(frozen=True)

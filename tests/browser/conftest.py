@@ -27,7 +27,7 @@ QUIET = [
     "--disable-sync",
     "--no-first-run",
 ]
-expect.set_options(timeout=30_000)  # a busy machine is slow, not wrong
+expect.set_options(timeout=60_000)  # a busy machine is slow, not wrong
 TOKEN = "hf_AliceOfTheBrowser0123456789"
 
 
@@ -60,7 +60,7 @@ class Served:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-        wait_for(answers, "the page", 60)
+        wait_for(answers, "the page")
 
     def kill(self) -> None:
         """kill -9: nothing is said, nothing is tidied."""
@@ -72,7 +72,7 @@ class Served:
         """End it as Ctrl-C does."""
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(30)
+            self.process.wait(60)
 
 
 @pytest.fixture(scope="session")
@@ -116,13 +116,14 @@ def page(browser: Browser, served: Served, request: pytest.FixtureRequest, hub: 
     """The app's page; the test fails if it asks for anything from elsewhere or logs an error of its own."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(60_000)
     elsewhere: list[str] = []
     broken: list[str] = []
     homes = (served.url, hub.url) if request.node.get_closest_marker("reaches_the_hub") else (served.url,)
     page.on("request", lambda request: _note(elsewhere, request.url, homes))
     page.on("pageerror", lambda error: broken.append(str(error)))
-    page.goto(served.url)
+    if not request.node.get_closest_marker("opens_the_page_later"):
+        page.goto(served.url)
     yield page
     folder = os.environ.get("FTAPP_SCREENSHOTS")
     if folder:

@@ -9,10 +9,34 @@ from playwright.sync_api import Locator, Page, expect
 
 from ftapp.settings import Settings
 from ftapp.studio import Studio
+from ftapp.ui.chat_tab import SCRIPT
+from ftapp.ui.exchanges import Answer, Exchange, Growth, draw
 from tests.browser.conftest import Served
 from tests.running import config_for, finish, wait_for
 
 MINUTE = 60_000
+LONG = """() => {
+    const said = [...document.querySelectorAll('#chat-box .ft-answer .content')];
+    return said.length === 2 && said.every((one) => one.textContent.length > 2000);
+}"""
+"""Both answers are long, and still grow."""
+STOP = """() => new Promise((told) => {
+    const began = performance.now();
+    const box = document.querySelector('#chat-box');
+    new MutationObserver((_, one) => {
+        if (![...box.querySelectorAll('.figures')].every((end) => end.textContent.includes('stopped'))) return;
+        one.disconnect();
+        told((performance.now() - began) / 1000);
+    }).observe(box, { childList: true, subtree: true, characterData: true });
+    document.querySelector('#chat-stop').click();
+})"""
+"""Press Stop; the seconds until both answers say that they were stopped."""
+GROWING = """([drawn, script]) => {
+    document.body.innerHTML = `<div class='html-container'><div id='box'>${drawn}</div></div>`;
+    window.box = document.querySelector('#box');
+    Function('element', 'trigger', script)(window.box, () => {});
+}"""
+"""A page with nothing but a conversation in it."""
 
 
 @pytest.fixture
@@ -90,7 +114,9 @@ def test_base_and_tuned_answer_side_by_side_and_a_correction_becomes_a_row(
     exchange(page, 0).locator("[data-do=edit]").click()
     page.locator("#chat-box .editing textarea").fill("What is 5 plus 6?")
     page.locator("#chat-box .editing button[type=submit]").click()
-    page.locator("#chat-stop").click()
+    page.wait_for_function(LONG, timeout=MINUTE)
+    took = page.evaluate(STOP)
+    assert took < 3.0, f"Stop took {took:.1f} s while two long answers grew; where nothing else runs it takes under one"
     expect(exchange(page, 0)).to_contain_text("stopped")
     expect(exchange(page, 0)).to_contain_text("What is 5 plus 6?")
     expect(page.locator("#chat-box .ft-exchange")).to_have_count(1)
@@ -101,7 +127,7 @@ def test_base_and_tuned_answer_side_by_side_and_a_correction_becomes_a_row(
     page.locator("#chat-held-out").click()
     row = studio.held_out_row(run, 0)
     expect(exchange(page, 0).locator(".ft-turn.user")).to_contain_text(row.messages[-1].content)
-    expect(exchange(page, 0).locator(".ft-answer.reference")).to_contain_text(row.reference)
+    expect(exchange(page, 0).locator(".ft-answer.reference")).to_contain_text(row.answer.content)
     answered(page, 0)
     page.locator("#chat-again").click()
     answered(page, 0)
@@ -122,6 +148,11 @@ def test_base_and_tuned_answer_side_by_side_and_a_correction_becomes_a_row(
     assert (kept[2].content, kept[3].content) == ("And 1 plus 1 <b>?", 'It is <i>2</i>, of "course".')
     card(page, 0, "base").locator("[data-do=good]").click()
     expect(page.locator("#chat-notice")).to_contain_text("98 rows, 2 of them from the chat")
+    expect(page.locator("#chat-notice")).to_contain_text("The answer was cut off")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    card(page, 1, "tuned").locator("[data-do=copy]").click()
+    expect(card(page, 1, "tuned")).to_contain_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == kept[3].content
 
     page.get_by_role("tab", name="Dataset").click()
     page.locator("#dataset-list").get_by_text(version).click()
@@ -183,15 +214,26 @@ def _worker(served: Served) -> psutil.Process:
     return found
 
 
-def test_thoughts_are_folded(page: Page) -> None:
-    """Drawn with the page's own styles: a text that thinks, as it grows."""
-    from ftapp.ui.exchanges import Answer, Exchange, draw
+def test_thoughts_are_folded_and_stay_unfolded_while_the_answer_grows(page: Page) -> None:
+    """The page's script alone, with what the server would tell it."""
+    drawn = draw([Exchange("Why?", answers={"tuned": Answer()})], growing=True)
+    page.evaluate(GROWING, [drawn, SCRIPT])
+    growth = Growth()
 
-    thinking = draw([Exchange("Why?", answers={"tuned": Answer("<think>\nWell, <b>if")})])
-    page.evaluate("html => { document.body.innerHTML = html; }", thinking)
-    folded = page.locator("details.thought")
+    def grow(text: str) -> None:
+        growth.answers = {"tuned": Answer(text)}
+        page.evaluate("(detail) => window.box.dispatchEvent(new CustomEvent('grown', { detail }))", growth.news())
+
+    folded, content = page.locator("details.thought"), page.locator(".ft-answer .content")
+    expect(folded).to_be_hidden()
+    grow("<think>\nWell, <b>if")
     expect(folded.locator("summary")).to_have_text("Thinking … · 2 words")
     expect(folded.locator("div")).not_to_be_visible()
     folded.locator("summary").click()
     expect(folded.locator("div")).to_have_text("Well, <b>if")
-    assert json.dumps(thinking)
+    grow("<think>\nWell, <b>if 🦊 so </think>\n\nYes")
+    expect(folded.locator("summary")).to_have_text("Thought · 4 words")
+    expect(folded.locator("div")).to_have_text("Well, <b>if 🦊 so")
+    grow("<think>\nWell, <b>if 🦊 so </think>\n\nYes, <i>that.")
+    expect(content).to_have_text("Yes, <i>that.")
+    expect(folded.locator("div")).to_be_visible()

@@ -110,3 +110,5 @@ def test_presets_fill_the_form_and_rows_are_measured(page: Page) -> None:
     page.locator("#config-measure").click()
     expect(memory).not_to_contain_text("the longest allowed", timeout=1 * MINUTES)
     expect(page.locator("#config-duration")).to_contain_text("No past run on this machine")
+    page.locator("#config-two-steps").click()
+    expect(page.locator("#config-duration")).to_contain_text("from two steps of this model", timeout=2 * MINUTES)

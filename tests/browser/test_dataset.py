@@ -1,5 +1,6 @@
 """The Dataset tab in a real browser: what a person is asked, shown, offered, and can take back."""
 
+import gzip
 import json
 import re
 import subprocess
@@ -95,6 +96,7 @@ def test_a_fix_is_applied_and_taken_back(page: Page, tmp_path: Path) -> None:
     path.write_text(path.read_text() * 2 + '{"question": "q", "answer": ""}\n')
     upload(page, path)
     report = page.locator("#dataset-report")
+    expect(report).to_contain_text("messages (OpenAI) (120), question and answer (1)")
     expect(report).to_contain_text("121")
     found, fix = page.locator("#dataset-finding-drop-duplicates"), page.locator("#dataset-fix-drop-duplicates")
     expect(found).to_contain_text("60 rows repeat an earlier row")
@@ -117,15 +119,33 @@ def test_a_fix_is_applied_and_taken_back(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#dataset-problems")).to_contain_text("Fill the turn in")
 
 
-def test_a_large_check_is_cancelled_and_leaves_nothing(page: Page, served: Served, tmp_path: Path) -> None:
-    path = tmp_path / "large.jsonl"
-    with path.open("w") as file:
-        for number in range(400_000):
-            file.write(json.dumps({"question": f"What is {number}?", "answer": "x" * 150 + str(number)}) + "\n")
+def test_a_large_check_moves_lets_the_page_be_used_and_is_cancelled(page: Page, served: Served, tmp_path: Path) -> None:
+    path = tmp_path / "large.jsonl.gz"
+    with gzip.open(path, "wt", compresslevel=1) as file:
+        for number in range(1_500_000):
+            file.write(f'{{"question": "What is {number}?", "answer": "It is {number * number} and no more"}}\n')
     upload(page, path)
-    page.locator("#dataset-cancel").click(timeout=1 * MINUTES)
-    expect(page.locator("#dataset-problem")).to_contain_text("large.jsonl was cancelled")
-    expect(page.locator("#dataset-cancel")).to_be_hidden()
+    cancel = page.locator("#dataset-cancel")
+    seen: set[str] = set()
+
+    def moved() -> bool:
+        seen.update(page.locator("#dataset-report").get_by_text(re.compile("Checking: .* of .*")).all_inner_texts())
+        return len(seen) > 2
+
+    wait_for(moved, "progress that moves")
+    search = page.locator("#dataset-search input, #dataset-search textarea").first
+    search.fill("nothing like it")
+    search.press("Enter")
+    expect(page.locator("#dataset-preview")).to_contain_text("No row contains", timeout=5_000)
+    expect(cancel).to_be_visible()
+    other = page.context.new_page()
+    other.goto(served.url)
+    expect(other.locator("#dataset-cancel")).to_be_visible()
+    other.locator("#dataset-cancel").dispatch_event("click")
+    expect(other.locator("#dataset-cancel")).to_be_hidden()
+    other.close()
+    expect(page.locator("#dataset-problem")).to_contain_text("large.jsonl.gz was cancelled")
+    expect(cancel).to_be_hidden()
     expect(page.locator("#dataset-list")).not_to_contain_text("large")
     left = served.home / "local"
     wait_for(lambda: not any(left.glob("uploads/*")) and not any(left.glob("datasets/.check-*")), "nothing left")

@@ -25,12 +25,15 @@ def run(served: Served, tmp_path: Path) -> tuple[Studio, str]:
     return studio, name
 
 
+@pytest.mark.opens_the_page_later
 def test_an_evaluation_from_start_to_verdict(page: Page, served: Served, run: tuple[Studio, str]) -> None:
     studio, name = run
-    page.reload()
-    page.get_by_role("tab", name="Train").click()
-    page.locator("#train-evaluate").click()
-    expect(page.locator("#evaluate-progress")).to_contain_text("Not evaluated yet")
+    page.goto(served.url)
+    for tab in ("Chat", "Train"):
+        page.get_by_role("tab", name=tab).click()
+        page.locator(f"#{tab.lower()}-evaluate").click()
+        expect(page.locator("#evaluate-progress")).to_contain_text("Not evaluated yet")
+        expect(page.locator("#evaluate-run input")).to_have_value(name)
 
     rows = page.locator("#evaluate-rows input, #evaluate-rows textarea").first
     rows.fill("none")
@@ -73,8 +76,3 @@ def test_an_evaluation_from_start_to_verdict(page: Page, served: Served, run: tu
     page.reload()
     page.get_by_role("tab", name="Evaluate").click()
     expect(page.locator("#evaluate-verdict")).to_contain_text(report.verdict.sentence)
-
-
-def test_the_empty_tab_says_what_to_do(page: Page) -> None:
-    page.get_by_role("tab", name="Evaluate").click()
-    expect(page.locator("#evaluate-progress")).to_contain_text("Nothing to evaluate yet")

@@ -6,13 +6,14 @@ import zipfile
 from pathlib import Path
 
 import psutil
+import pytest
 from playwright.sync_api import Page, expect
 
 from ftapp.settings import Settings
 from ftapp.studio import Studio
 from tests.browser.conftest import TOKEN, Served
 from tests.hub.fixture import Hub
-from tests.running import config_for, finish
+from tests.running import config_for, finish, wait_for
 
 NASTY = "<img src=x onerror=alert(1)> `[click](javascript:alert(1))`"
 
@@ -36,18 +37,24 @@ def argvs() -> str:
     return "\n".join(" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
 
 
+@pytest.mark.opens_the_page_later
 def test_merge_check_edit_push_and_see_the_link(page: Page, served: Served, hub: Hub, tmp_path: Path) -> None:
     run = trained(served, tmp_path)
-    page.reload()
+    page.goto(served.url)
     page.get_by_role("tab", name="Publish").click()
     expect(page.locator("#publish-about-base")).to_contain_text("is not on the Hub")
     expect(page.locator("#publish-with-base")).to_be_visible()
     page.get_by_role("radio", name="Merged").check()
     expect(page.locator("#publish-with-base")).to_be_hidden()
+    page.get_by_role("radio", name="GGUF").check()
+    expect(page.locator("#publish-about-base")).to_contain_text("FTAPP_LLAMA_CPP names none")
+    expect(page.locator("#publish-destination")).to_be_hidden()
+    page.get_by_role("radio", name="Merged").check()
+    expect(page.locator("#publish-destination")).to_be_visible()
 
     page.locator("#publish-start").click()
     checked = page.locator("#publish-checked")
-    expect(checked).to_contain_text("Checked: it says what was trained", timeout=60_000)
+    expect(checked).to_contain_text("Checked: it says what was trained", timeout=120_000)
     expect(checked).to_contain_text("100.00 %")
     expect(page.locator("#publish-progress")).to_contain_text("Finished")
     with page.expect_download() as download:
@@ -78,7 +85,7 @@ def test_merge_check_edit_push_and_see_the_link(page: Page, served: Served, hub:
     expect(page.locator("#publish-token input")).to_have_value("")
     assert TOKEN not in argvs()
     link = page.locator("#publish-link a")
-    expect(link).to_have_attribute("href", f"{hub.url}/alice/checked", timeout=60_000)
+    expect(link).to_have_attribute("href", f"{hub.url}/alice/checked", timeout=120_000)
     expect(page.locator("#publish-progress")).to_contain_text("is still whole and is used")
     expect(page.locator("#publish-earlier")).to_contain_text("this machine")
     assert {item["id"]: item["private"] for item in hub.repos()}["alice/checked"] is True
@@ -88,9 +95,10 @@ def test_merge_check_edit_push_and_see_the_link(page: Page, served: Served, hub:
     assert run in page.content()
 
 
+@pytest.mark.opens_the_page_later
 def test_a_refused_push_is_told_and_goes_on(page: Page, served: Served, hub: Hub, tmp_path: Path) -> None:
     trained(served, tmp_path)
-    page.reload()
+    page.goto(served.url)
     page.get_by_role("tab", name="Publish").click()
     page.locator("#publish-with-base input").check()
     fill(page, "destination", "alice/second")
@@ -100,11 +108,17 @@ def test_a_refused_push_is_told_and_goes_on(page: Page, served: Served, hub: Hub
     hub.inject("POST", "/commit/main", status=403)
     fill(page, "token", TOKEN)
     page.locator("#publish-start").click()
-    expect(page.locator("#publish-progress")).to_contain_text("this token may not do that (403)", timeout=60_000)
+    expect(page.locator("#publish-progress")).to_contain_text("this token may not do that (403)", timeout=120_000)
     fill(page, "token", TOKEN)
+    hub.inject("POST", "/commit/main", delay=5)
     page.locator("#publish-again").click()
+    wait_for(lambda: hub.faults() == [], "the commit on its way")
+    served.kill()  # the push is a process of its own
+    served.start()
+    page.goto(served.url)
+    page.get_by_role("tab", name="Publish").click()
     link = page.locator("#publish-link a")
-    expect(link).to_have_attribute("href", f"{hub.url}/alice/second", timeout=60_000)
+    expect(link).to_have_attribute("href", f"{hub.url}/alice/second", timeout=120_000)
     assert "base/config.json" in hub.repo_files("alice/second")
     no_token_anywhere(page, served, hub)
 

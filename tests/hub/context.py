@@ -62,6 +62,7 @@ class Hub:
         self.log = RequestLog(self.accounts)
         self.part_size = part_size
         self.uploads: dict[str, str] = {}
+        self.buckets: dict[str, dict[str, Any]] = {}
 
     @staticmethod
     def url(request: Request, path: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What only Spaces have; their repositories work as all others do."""
+"""What only Spaces have, and the buckets that they mount; their repositories work as all others do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from tests.hub.accounts import require_write
+from tests.hub.accounts import require_write, require_write_token
 from tests.hub.context import hub_of, json_body, repo_of, segment
 from tests.hub.errors import HubError
 from tests.hub.model import Repo, now
@@ -47,10 +47,13 @@ def _changing(change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Calla
         require_write(repo, who)
         if repo.kind != "space":
             raise HubError(404, "Not a Space")
-        change(repo.space, await json_body(request))
-        hub_of(request).store.save(repo)
+        if request.method != "GET":
+            change(repo.space, await json_body(request))
+            hub_of(request).store.save(repo)
         if request.url.path.endswith("/variables"):
             return JSONResponse({key: {"value": value} for key, value in repo.space.get("variables", {}).items()})
+        if request.url.path.endswith("/secrets"):
+            return JSONResponse({key: {"updatedAt": now()} for key in repo.space.get("secrets", [])})
         return JSONResponse(_runtime(request, repo))
 
     return handle
@@ -78,7 +81,8 @@ async def logs(request: Request) -> Response:
     repo, who = repo_of(request)
     require_write(repo, who)
     lines = repo.space.get("logs", {}).get(segment(request, "which"), [])
-    told = [{"data": line, "timestamp": now()} for line in lines]
+    # the client stops at a line that is a second newer than the Date header, which a server under load sends late
+    told = [{"data": line, "timestamp": "2026-01-01T00:00:00.000Z"} for line in lines]
     return Response("".join(f"data: {json.dumps(line)}\n\n" for line in told), media_type="text/event-stream")
 
 
@@ -98,6 +102,26 @@ async def hardware(request: Request) -> Response:
     return JSONResponse(HARDWARE)
 
 
+async def bucket(request: Request) -> Response:
+    """Make a bucket, or tell of one; what is in it is nobody's business here."""
+    hub = hub_of(request)
+    namespace, name = segment(request, "namespace"), segment(request, "name")
+    who, known = hub.accounts.identify(request), hub.buckets.get(f"{namespace}/{name}")
+    if request.method == "POST":
+        user = require_write_token(who)
+        if not user.writes_to(namespace):
+            raise HubError(403, f"You don't have the rights to create a bucket under the namespace {namespace}")
+        url = hub.url(request, f"/buckets/{namespace}/{name}")
+        if known:
+            raise HubError(409, "You already created this bucket", body={"url": url})
+        private = (await json_body(request)).get("visibility") == "private"
+        hub.buckets[f"{namespace}/{name}"] = {"private": private, "createdAt": now()}
+        return JSONResponse({"url": url})
+    if known is None or (known["private"] and not (who and who.belongs_to(namespace))):
+        raise HubError(404, "Bucket not found", "RepoNotFound")
+    return JSONResponse({"id": f"{namespace}/{name}", "size": 0, "totalFiles": 0, **known})
+
+
 def space_routes() -> list[BaseRoute]:
     """The routes of Spaces."""
     space = "/api/{kind:kind}/{namespace}/{name}"
@@ -110,7 +134,8 @@ def space_routes() -> list[BaseRoute]:
     ]
     return [
         Route("/api/spaces/hardware", hardware),
-        *(Route(f"{space}/{name}", _changing(change), methods=[method]) for method, name, change in changes),
+        *(Route(f"{space}/{name}", _changing(change), methods=[method, "GET"]) for method, name, change in changes),
+        Route("/api/buckets/{namespace}/{name}", bucket, methods=["GET", "POST"]),
         Route(f"{space}/logs/{{which}}", logs),
         Route(f"{space}/runtime", runtime),
     ]

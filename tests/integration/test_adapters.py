@@ -10,8 +10,7 @@ from ftapp.contract.errors import ConfigError, JobError
 from ftapp.store.datasets import DatasetStore
 from ftapp.studio import Studio
 from ftapp.views import RunView
-from ftapp.workers import models
-from ftapp.workers.tokens import IGNORED, Encoder
+from ftapp.workers.tokens import IGNORED, Encoder, load_tokenizer
 from tests.integration.conftest import Trained
 from tests.running import config_for, finish, wait_for
 
@@ -28,7 +27,7 @@ def loss_of(model: Any, view: RunView, base: Path) -> float:
     """The held-out loss, token-weighted, of the rows that the run measured on."""
     import torch
 
-    encoder = Encoder(models.load_tokenizer(base), "base")
+    encoder = Encoder(load_tokenizer(base), "base")
     store = DatasetStore(view.folder.parents[1] / "datasets")
     total, tokens = 0.0, 0
     for example in store.sides(view.config.data, view.config.seed)[1]:
@@ -88,7 +87,9 @@ def test_each_kind_is_right_on_the_base_as_it_was_and_merges(
         wait_for(lambda: not studio.publication(view.name, number).active, "the publication")
         publication = studio.publication(view.name, number)
         assert publication.status == "finished", publication.message
-        assert "by PEFT, since the adapter uses use_dora" in publication.state.notes[0].message
+        assert "Merged in memory by PEFT, since the adapter uses use_dora" in publication.state.notes[0].message
+        assert publication.state.verified
+        assert publication.state.verified.passed
     tensors = {name: tensor for path in merged.glob("*.safetensors") for name, tensor in load_file(path).items()}
     for name, expected in adapted.merge_and_unload().named_parameters():
         assert torch.allclose(tensors[name].float(), expected, rtol=2**-7, atol=2**-9), name

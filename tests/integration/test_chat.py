@@ -5,23 +5,24 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from ftapp.contract.chat import Text
-from ftapp.contract.config import parse_run_config
+from ftapp.contract.chat import Loading, Text
+from ftapp.contract.config import RunConfig, parse_run_config
 from ftapp.contract.errors import DatasetError, JobError, ModelError
+from ftapp.contract.events import Finished
 from ftapp.contract.examples import Message
 from ftapp.settings import Settings
 from ftapp.studio import Studio
 from tests.asking import Heard, ask, question
 from tests.integration.conftest import Trained
 from tests.models import make
-from tests.running import config_for, finish, wait_for
+from tests.running import config_for, end, finish, wait_for
 
 ASKED = "What is 3 plus 4?"
 LONG = {"max_new_tokens": 200}
@@ -200,6 +201,21 @@ def test_stopping_keeps_what_was_written_and_the_model(trained: Trained) -> None
     assert worker(studio) == process
 
 
+def test_a_stop_while_the_model_is_loaded_is_obeyed_at_once(trained: Trained) -> None:
+    studio = trained.studio
+    studio.close_chat()
+    replies = studio.chat(trained.run, question(ASKED))
+    assert isinstance(next(iter(replies)), Loading)
+    assert studio.chat_answers()
+    process = worker(studio)
+    studio.stop_chat()
+    with pytest.raises(ModelError, match="stopped before it was loaded"):
+        list(replies)
+    assert not process.is_running()
+    assert not studio.chat_answers()
+    assert ask(studio, trained.run, ASKED, max_new_tokens=2)["tuned"]
+
+
 def test_a_training_puts_the_chat_away_and_says_so(trained: Trained, tmp_path: Path) -> None:
     studio = trained.studio
     ask(studio, trained.run, ASKED, max_new_tokens=2)
@@ -249,6 +265,41 @@ def test_the_last_page_that_closes_takes_the_model_along(trained: Trained, monke
     studio.close_idle()
     assert not process.is_running()
     assert studio.chat_state().away == "the page was closed"
+
+
+def test_an_unused_model_is_put_away_and_the_next_question_brings_it_back(trained: Trained) -> None:
+    trained.studio.close_chat()
+    studio = Studio(replace(trained.studio.settings, chat_idle_seconds=0.5))
+    replies = studio.chat(trained.run, question(ASKED, "base", **LONG))
+    next(reply for reply in replies if isinstance(reply, Text))
+    process = worker(studio)
+    time.sleep(0.6)
+    studio.close_idle()
+    assert process.is_running(), "it is answering"
+    replies.close()  # type: ignore[attr-defined]
+    wait_for(lambda: studio.close_idle() or not process.is_running(), "the end of what nobody uses", 10)
+    assert studio.chat_state().away == "it was not used for a while"
+    assert ask(studio, trained.run, ASKED, max_new_tokens=2).loadings
+    studio.close_chat()
+
+
+def test_the_tools_of_a_row_reach_the_models_template(runs: Runs) -> None:
+    studio = runs.studio
+    studio.close_chat()
+    path = studio.run(runs["lora"]).folder / "adapter" / "chat_template.jinja"
+    before = path.read_text()
+    tools = [{"type": "function", "function": {"name": "look", "description": "word " * 60, "parameters": {}}}]
+    try:
+        path.write_text("{{ tools | tojson if tools }}" + before)
+        assert ask(studio, runs["lora"], ASKED, max_new_tokens=2)
+        with pytest.raises(ModelError, match="tokens, the model's context is 256"):
+            ask(studio, runs["lora"], ASKED, max_new_tokens=2, tools=tools)
+    finally:
+        path.write_text(before)
+        studio.close_chat()
+    turns = [Message(role="user", content="Look!"), Message(role="assistant", content="Blue.")]
+    kept = studio.keep_answer(runs["lora"], turns, tools)
+    assert studio.examples(kept.id, kept.report.valid - 1)[0].tools == tools
 
 
 def test_a_conversation_longer_than_the_context_is_refused_in_words(trained: Trained) -> None:
@@ -312,18 +363,23 @@ def test_a_held_out_row_was_never_trained_on(trained: Trained) -> None:
     for number in (0, 1, count - 1, count):
         row = studio.held_out_row(trained.run, number)
         turns = held_out[number % count]
-        assert (row.messages[-1].content, row.reference) == (turns[0]["content"], turns[1]["content"])
+        assert (row.messages[-1].content, row.answer.content) == (turns[0]["content"], turns[1]["content"])
     studio.apply_fix(data.dataset, "drop_duplicates")
     with pytest.raises(DatasetError, match="has changed since"):
         studio.held_out_row(trained.run, 0)
     studio.undo_fix(data.dataset, "drop_duplicates")
 
 
+def recorded(studio: Studio, config: RunConfig) -> str:
+    """A run as if it had been trained: what is kept from a chat asks only for its papers."""
+    return end(studio._jobs.create(config), Finished(artifact="adapter")).name
+
+
 def test_kept_answers_become_a_version_that_grows_until_a_run_uses_it(
     studio: Studio, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    config = config_for(studio, tiny_llama, tmp_path, duration={"max_steps": 1})
-    run = studio.start_training(config)
+    config = config_for(studio, tiny_llama, tmp_path)
+    run = recorded(studio, config)
     before = studio.dataset(config.data.dataset)
 
     def turn(asked: str, answer: str) -> list[Message]:
@@ -341,14 +397,12 @@ def test_kept_answers_become_a_version_that_grows_until_a_run_uses_it(
 
     with pytest.raises(DatasetError, match="empty"):
         studio.keep_answer(run, turn("What?", " "))
-    finish(studio, run)
     data = config.data.model_copy(update={"dataset": second.id})
-    following = studio.start_training(config.model_copy(update={"data": data}))
+    following = recorded(studio, config.model_copy(update={"data": data}))
     third = studio.keep_answer(run, turn("And now?", "Now it is late."))
     assert third.id == f"{before.id}-v3"
     assert third.report.valid == second.report.valid + 1
     assert studio.dataset(second.id) == second
-    assert finish(studio, following).status == "finished"
     studio.delete_dataset(third.id)
     studio.delete_dataset(second.id)
     assert studio.keep_answer(following, turn("And?", "Yes.")).id == f"{before.id}-v3", (
@@ -361,21 +415,20 @@ def test_answers_kept_from_a_run_on_texts_stand_alone(studio: Studio, tiny_llama
     path.write_text("".join(f"A text about the number {n}, and so on.\n\n" for n in range(20)))
     info = studio.add_dataset(path, "texts.txt")
     assert info.report.format == "text"
-    config = config_for(studio, tiny_llama, tmp_path, data={"dataset": info.id}, duration={"max_steps": 1})
-    run = studio.start_training(config)
+    config = config_for(studio, tiny_llama, tmp_path, data={"dataset": info.id})
+    run = recorded(studio, config)
     said = [Message(role="user", content="Hello?"), Message(role="assistant", content="Good day.")]
     kept = studio.keep_answer(run, said)
     assert (kept.id, kept.report.valid) == (f"{info.id}-chat-v1", 1)
     kept = studio.keep_answer(run, [Message(role="user", content="Hi?"), said[1]])
     assert (kept.id, kept.report.valid) == (f"{info.id}-chat-v1", 2)
-    finish(studio, run)
     with pytest.raises(DatasetError, match="held no questions out"):
         studio.held_out_row(run, 0)
 
 
 def test_two_tabs_that_keep_answers_at_once_lose_none(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
-    config = config_for(studio, tiny_llama, tmp_path, duration={"max_steps": 1})
-    run = studio.start_training(config)
+    config = config_for(studio, tiny_llama, tmp_path)
+    run = recorded(studio, config)
 
     def keep(number: int) -> None:
         turns = [Message(role="user", content=f"Question {number}?"), Message(role="assistant", content="Yes indeed.")]
@@ -387,4 +440,3 @@ def test_two_tabs_that_keep_answers_at_once_lose_none(studio: Studio, tiny_llama
     for thread in threads:
         thread.join()
     assert studio.rows_from_chat(f"{config.data.dataset}-v2") == 6
-    finish(studio, run)

@@ -229,6 +229,17 @@ def test_pasted_rows_are_read_as_what_they_are(studio: Studio, text: str, filena
     assert (info.filename, info.report.valid) == (filename, valid)
 
 
+def test_an_upload_may_have_any_name(studio: Studio, tmp_path: Path) -> None:
+    for name, shown in [
+        ("../../x.jsonl", "x.jsonl"),
+        ("\ud800.jsonl", "upload.jsonl"),
+        ("a\0\x1b[31m.jsonl", "a[31m.jsonl"),
+    ]:
+        upload = studio.hold_files([(write_rows(tmp_path / "held"), name)])
+        assert (upload.names, studio.add_upload(upload.id).report.valid) == ([shown], 96)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
+
+
 def test_training_waits_until_somebody_says_what_to_do_with_bad_rows(studio: Studio, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "x.jsonl")
     path.write_text(path.read_text() + "broken\nbroken too\n")

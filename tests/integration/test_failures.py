@@ -101,6 +101,22 @@ def test_a_gradient_scaler_may_look_for_its_scale(reporter: Reporter) -> None:
         log(reporter, 24, math.nan, math.nan, fp16=True)
 
 
+def test_a_checkpoint_is_never_long_ago(reporter: Reporter) -> None:
+    args = TrainingArguments(output_dir="unused", use_cpu=True)
+
+    def saves(minutes: float, takes: float) -> bool:
+        reporter.saved(takes)
+        reporter._saved_at -= 60 * minutes
+        control = TrainerControl()
+        reporter.on_step_end(args, TrainerState(global_step=7, max_steps=9), control)
+        return control.should_save
+
+    assert saves(11, takes=1)
+    assert not saves(9, takes=1)
+    assert not saves(11, takes=60), "a minute of writing in eleven would be too much"
+    assert saves(34, takes=60)
+
+
 def test_a_model_that_passes_no_gradient_back_is_given_up(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
     base = altered(tiny_llama, tmp_path / "mute", lambda model: model.lm_head.weight.zero_())
     view = finish(studio, studio.start_training(config_for(studio, base, tmp_path)))
@@ -132,6 +148,7 @@ def test_a_lack_of_memory_says_what_to_change(studio: Studio, tiny_llama: Path, 
     end = failure(finish(studio, run))
     assert (end.kind, end.changes) == ("memory", {"batch.micro_size": 8})
     assert end.message == "Out of memory."
+    assert any("was made for 256" in note.message for note in studio.run(run).state.notes), "told before"
     assert "8" in end.hint
     smaller = studio.start_changed(run)
     studio.kill(smaller)
@@ -152,6 +169,10 @@ def test_a_full_disk_is_told_and_loses_nothing(tiny_llama: Path, tmp_path: Path)
     try:
         studio = Studio(Settings(disk / "home", "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
         config = config_for(studio, tiny_llama, tmp_path, "full", evaluation={"steps": 1})
+        foreseen = studio.memory(config)
+        assert foreseen.disk_free is not None
+        assert foreseen.disk > 3 * 2**20
+        assert (foreseen.disk_free < foreseen.disk) == mounted, "it is told before"
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft if mounted else 700_000, hard))
         run = studio.start_training(config)

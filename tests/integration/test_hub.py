@@ -19,6 +19,14 @@ ASK = (
     "except FtappError as error:\n"
     "    print(type(error).__name__, error.message, '|', error.hint)\n"
 )
+FETCH = """
+import os
+from ftapp.contract.config import ModelConfig
+from ftapp.workers import sources
+sources.TOLD_SECONDS = 0.0
+told = lambda phase: print(phase.name, phase.done, phase.total, phase.unit, flush=True)
+sources.find_files(ModelConfig(id="alice/tiny"), os.environ["HF_TOKEN"], told)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +71,15 @@ def test_a_model_is_known_by_its_headers(hub: Hub, tiny_llama: Path, tmp_path: P
     remote, local = done.stdout.splitlines() or [done.stderr]
     assert remote == local, "the estimate is the same from the Hub's headers and from the files"
     assert not list((tmp_path / "hf4").rglob("*.safetensors")), "no weights are downloaded"
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH], env=hub.env(tmp_path / "hf5", "hf_alice"), capture_output=True, text=True
+    )
+    said = [line.split() for line in done.stdout.splitlines()]
+    assert said[0] == ["downloading", "None", "None", "rows"], done.stderr
+    size = sum(path.stat().st_size for path in tiny_llama.glob("*.safetensors"))
+    assert max(int(of) for _, _, of, _ in said[1:]) >= size
+    assert all(0 < int(bytes_) <= int(of) and unit == "bytes" for _, bytes_, of, unit in said[1:])
+    assert "Fetching" not in done.stderr, "no bar is drawn into the log"
     hidden = ask(hub.env(tmp_path / "hf3"), "hf_bob", "alice/tiny")
     assert hidden.startswith("HubError There is no model or repository 'alice/tiny' that this token can see")
 
@@ -112,7 +129,7 @@ def test_a_repository_is_free_ones_own_or_somebody_elses(hub: Hub, tmp_path: Pat
 FIND = (
     "import sys\nfrom ftapp.contract.config import ModelConfig\nfrom ftapp.contract.errors import FtappError\n"
     "from ftapp.workers.sources import find_files\n"
-    "try:\n    print(find_files(ModelConfig(id=sys.argv[1]), sys.argv[2] or None, lambda: None, weights=False)[0])\n"
+    "try:\n    print(find_files(ModelConfig(id=sys.argv[1]), sys.argv[2] or None, lambda _: None, weights=False)[0])\n"
     "except FtappError as error:\n    print(error.message)\n"
 )
 MAKE = (

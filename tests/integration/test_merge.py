@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from ftapp.contract.errors import ModelError
+from ftapp.workers.in_memory import merge_in_memory
 from ftapp.workers.merge import NotStreamable, merge
-from tests.models import make
+from tests.models import make, tokenizer
 
 
 def adapter(base: Path, folder: Path, **options: Any) -> Path:
@@ -42,7 +43,7 @@ def files(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def check(base: Path, tuned: Path, out: Path) -> dict[str, torch.Tensor]:
-    """Ours equals PEFT's within half a step of bf16, tensor by tensor, and loads again; returns it."""
+    """Ours equals PEFT's, tensor by tensor, and loads again; returns it."""
     told: list[tuple[int, int]] = []
     merge(base, tuned, out, lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1]
@@ -53,13 +54,19 @@ def check(base: Path, tuned: Path, out: Path) -> dict[str, torch.Tensor]:
         same = expected.get(name, expected.get(f"transformer.{name}"))
         assert same is not None, name
         assert tensor.dtype == before[name].dtype
-        torch.testing.assert_close(tensor, same, rtol=2**-8, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        equal(name, tensor, same)
         changed += not torch.equal(tensor, before[name])
     assert changed > 0
     loaded = AutoModelForCausalLM.from_pretrained(out, dtype="auto")
     for name, tensor in loaded.state_dict().items():
-        torch.testing.assert_close(tensor, expected[name], rtol=2**-8, atol=1e-5)
+        equal(name, tensor, expected[name])
     return mine
+
+
+def equal(name: str, one: torch.Tensor, other: torch.Tensor) -> None:
+    """The same but for few values: fp32 sums that differ in their last bit may round to bf16 values one step apart."""
+    torch.testing.assert_close(one, other, rtol=2**-7, atol=1e-5, msg=lambda text: f"{name}: {text}")
+    assert int((one != other).sum()) <= max(2, one.numel() // 1000), name
 
 
 @pytest.mark.parametrize("shards", ["5GB", "60KB"], ids=["one", "several"])
@@ -100,6 +107,22 @@ def test_what_it_does_not_cover_is_left_to_peft(tmp_path: Path, options: dict[st
     base = make("llama", tmp_path / "base")
     with pytest.raises(NotStreamable, match=words):
         merge(base, adapter(base, tmp_path / "adapter", **options), tmp_path / "out", lambda *_: None)
+
+
+def test_experts_are_merged_by_peft_in_memory(tmp_path: Path) -> None:
+    base = make("mixtral", tmp_path / "base")
+    experts = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    tuned = adapter(base, tmp_path / "adapter", target_modules=["q_proj"], target_parameters=experts)
+    with pytest.raises(NotStreamable, match="target_parameters"):
+        merge(base, tuned, tmp_path / "out", lambda *_: None)
+    tokenizer().save_pretrained(tuned)
+    merge_in_memory(base, tuned, tmp_path / "whole", "tiny mixtral")
+    expected, before = peft_merge(base, tuned), AutoModelForCausalLM.from_pretrained(base).state_dict()
+    changed = 0
+    for name, tensor in AutoModelForCausalLM.from_pretrained(tmp_path / "whole", dtype="auto").state_dict().items():
+        equal(name, tensor, expected[name])
+        changed += "experts" in name and not torch.equal(tensor.float(), before[name].float())
+    assert changed == 4, "two of each of two layers"
 
 
 def test_one_side_of_a_tied_pair_is_refused(tmp_path: Path) -> None:

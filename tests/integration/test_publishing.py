@@ -1,17 +1,20 @@
 """Publishing with real processes against a local Hub, by LFS and by xet: what arrives loads again and says the same."""
 
+import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from ftapp.contract.config import LoraConfig, PublishConfig
+from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import HubError, JobError
 from ftapp.settings import Settings
 from ftapp.studio import Studio
@@ -106,6 +109,47 @@ def test_the_pushed_merged_model_loads_alone_and_says_the_same(trained: Trained,
     assert say(merged, there) == say(reference.float(), there)
 
 
+def test_the_merged_model_arrives_by_xet_byte_for_byte(trained: Trained, hub: Hub, tmp_path: Path) -> None:
+    done = push(trained, hub, tmp_path / "hf", "alice/merged-xet", "--merged", xet=True)
+    assert done.returncode == 0, done.stderr
+    there = read_back(hub, tmp_path / "other", "alice/merged-xet", xet=True)
+    here = trained.studio.artifact_folder(trained.run, trained.studio.publications(trained.run)[0].name)
+    names = sorted(path.name for path in here.iterdir())
+    assert [name for name in names if name.endswith(".safetensors")]
+    assert {name: (there / name).read_bytes() == (here / name).read_bytes() for name in names} == dict.fromkeys(
+        names, True
+    )
+    assert all(hub.repo_files("alice/merged-xet")[name]["xet"] for name in names if name.endswith(".safetensors"))
+
+
+def test_a_gated_bases_licence_must_have_been_accepted(trained: Trained, hub: Hub, tmp_path: Path) -> None:
+    """A copy of the run, as if its base were a gated model of the Hub's."""
+    create = (
+        "import huggingface_hub as h; h.create_repo('eve/gated');"
+        "h.upload_file(path_or_fileobj=b'{}', path_in_repo='config.json', repo_id='eve/gated')"
+    )
+    hub.add_user("eve", "hf_EveOwnsTheGatedBase01234")
+    env = hub.env(tmp_path / "eve", "hf_EveOwnsTheGatedBase01234", xet=False)
+    subprocess.run([sys.executable, "-c", create], env=env, check=True, capture_output=True)
+    hub.gate("eve/gated")
+    copy = trained.folder.with_name("2026-01-01-gated")
+    shutil.copytree(trained.folder, copy, ignore=shutil.ignore_patterns("publications", "checkpoints"))
+    try:
+        config = json.loads((copy / "config.json").read_text())
+        config["model"] |= {"id": "eve/gated"}
+        (copy / "config.json").write_text(json.dumps(config))
+        done = push(replace(trained, run=copy.name), hub, tmp_path / "hf", "alice/from-gated")
+        assert done.returncode == 1
+        assert "eve/gated is gated, and its licence was not accepted by this token's account" in done.stderr
+        assert not (copy / "publications").exists(), "told before any work"
+        hub.gate("eve/gated", granted=["alice"])
+        done = push(replace(trained, run=copy.name), hub, tmp_path / "hf", "alice/from-gated")
+        assert done.returncode == 0, done.stderr
+        assert b"base_model: eve/gated" in hub.read("alice/from-gated", "README.md")
+    finally:
+        shutil.rmtree(copy)
+
+
 def test_the_card_tells_the_truth(trained: Trained, hub: Hub) -> None:
     from huggingface_hub import ModelCard
 
@@ -134,6 +178,21 @@ def test_the_token_is_nowhere_on_disk(trained: Trained, hub: Hub) -> None:
     for path in trained.studio.settings.home.rglob("*"):
         if path.is_file():
             assert TOKEN.encode() not in path.read_bytes(), path
+
+
+def test_a_traceback_in_the_log_holds_no_token(tmp_path: Path) -> None:
+    folder = tmp_path / f"named-{TOKEN}"  # so that what goes wrong names it
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "ftapp.workers", "publish", str(folder)],
+        env=os.environ | {"HF_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "(token)" in done.stderr
+    assert TOKEN not in done.stderr + (folder / "events.jsonl").read_text()
 
 
 @pytest.mark.parametrize(
@@ -269,6 +328,20 @@ def test_a_merge_that_went_wrong_is_not_kept_and_not_pushed(whole: Trained) -> N
     assert left_in(view) == []
 
 
+def test_the_disk_is_looked_at_before_the_merge(whole: Trained) -> None:
+    large = whole.base / "more.safetensors"
+    with large.open("wb") as file:
+        file.truncate(shutil.disk_usage(whole.base).free + 2**20)  # it takes no space itself
+    try:
+        view = finished(whole, whole.studio.publish(PublishConfig(run=whole.run, artifact="merged")))
+    finally:
+        large.unlink()
+    assert view.status == "failed"
+    assert re.search(r"The artifact needs [\d.]+ GiB, the disk has [\d.]+ GiB left", view.message)
+    assert view.state.phase is None or view.state.phase.name != "merging"
+    assert left_in(view) == []
+
+
 def test_a_full_disk_leaves_nothing_half_written(whole: Trained) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
@@ -321,16 +394,65 @@ def test_killed_in_the_middle_of_a_push_it_goes_on_with_what_was_made(whole: Tra
     assert "made again" in third.state.notes[0].message
 
 
-def test_what_peft_alone_can_merge_is_checked_just_so(tmp_path: Path, tiny_llama: Path) -> None:
-    studio = Studio(Settings(tmp_path / "home", "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
-    config = config_for(studio, tiny_llama, tmp_path, duration={"max_steps": 12})
-    run = studio.start_training(config.model_copy(update={"method": LoraConfig(dora=True)}))
-    assert finish(studio, run).status == "finished"
-    view = finished(Trained(studio, run, tiny_llama), studio.publish(PublishConfig(run=run, artifact="merged")))
+CONVERTER = """
+import argparse, os, time
+from pathlib import Path
+parser = argparse.ArgumentParser()
+parser.add_argument("model", type=Path)
+for name in ("--outfile", "--outtype", "--model-name"):
+    parser.add_argument(name)
+given = parser.parse_args()
+weights = b"".join(path.read_bytes() for path in sorted(given.model.glob("*.safetensors")))
+assert (given.model / "config.json").is_file() and weights and "HF_TOKEN" not in os.environ
+if (wait := Path(__file__).with_name("wait")).exists():
+    Path(given.outfile).write_bytes(b"GGUF half")
+    wait.rename(wait.with_name("waits"))
+    time.sleep(60)
+if (broken := Path(__file__).with_name("broken")).exists():
+    raise SystemExit(broken.read_text())
+Path(given.outfile).write_bytes(b"GGUF" + given.outtype.encode() + weights[-1000:])
+"""
+
+
+def test_a_gguf_file_by_ones_own_llama_cpp(whole: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in for llama.cpp takes its arguments; it is the user's, and no part of the app."""
+    asked = PublishConfig(run=whole.run, artifact="gguf")
+    with pytest.raises(JobError, match="FTAPP_LLAMA_CPP names none"):
+        whole.studio.publish(asked)
+    llama_cpp = tmp_path / "llama.cpp"
+    llama_cpp.mkdir()
+    (llama_cpp / "convert_hf_to_gguf.py").write_text(CONVERTER)
+    monkeypatch.setenv("FTAPP_LLAMA_CPP", str(llama_cpp))
+    studio = Studio(replace(whole.studio.settings, llama_cpp=llama_cpp))
+    with_gguf = Trained(studio, whole.run, whole.base)
+
+    (llama_cpp / "broken").write_text("BPE pre-tokenizer was not recognized")
+    view = finished(with_gguf, studio.publish(asked))
+    assert view.status == "failed"
+    assert "could not convert the model: BPE pre-tokenizer was not recognized" in view.message
+    assert left_in(view) == []
+    (llama_cpp / "broken").unlink()
+
+    (llama_cpp / "wait").touch()
+    number = studio.publish(asked)
+    wait_for((llama_cpp / "waits").exists, "half a file")
+    studio.stop(whole.run, number)
+    view = finished(with_gguf, number)
+    assert view.status == "stopped"
+    assert left_in(view) == []
+    running = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
+    assert not [words for words in running if str(llama_cpp) in " ".join(words)]
+
+    view = finished(with_gguf, studio.publish(asked))
     assert view.status == "finished", view.message
-    assert "Merged in memory by PEFT, since the adapter uses use_dora" in view.state.notes[0].message
-    assert view.state.verified
+    assert view.state.verified, "it is made of a model that was checked"
     assert view.state.verified.passed
+    assert left_in(view) == ["artifact.json", "gguf"]
+    (file,) = studio.artifact_folder(whole.run, view.name).iterdir()
+    assert file.name == f"{whole.run}-q8_0.gguf"
+    assert file.read_bytes().startswith(b"GGUFq8_0")
+    again = finished(with_gguf, studio.publish(asked.model_copy(update={"gguf_type": "f16"})))
+    assert studio.artifact_folder(whole.run, again.name) != file.parent, "another type is another file"
 
 
 def test_the_zip_has_every_byte(trained: Trained, tmp_path: Path) -> None:

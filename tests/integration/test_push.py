@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.hub.fixture import Hub, running_hub
+from tests.running import wait_for
 
 TOKEN = "hf_AliceWritesHere0123456789"
 BOB = "hf_BobWritesElsewhere0123456"
@@ -22,11 +25,15 @@ PUSH = (
     "from ftapp.store.artifacts import files_in\n"
     "from ftapp.workers import push\n"
     "from ftapp.workers.publish import _sha256\n"
+    "push.FIRST_WAIT = 0.02\n"
     "folder, config = Path(sys.argv[2]), parse_publish_config(json.loads(sys.argv[1]))\n"
     "hashes = {path.relative_to(folder).as_posix(): _sha256(path) for path in files_in(folder)}\n"
     "if sys.argv[3:]: (folder / sys.argv[3]).write_bytes(b'{}')\n"
+    "def progress(name, done, total):\n"
+    "    print(name, done, total, file=sys.stderr, flush=True)\n"
+    "    if (folder.parent / 'stop').exists(): raise FtappError('it was stopped', '')\n"
     "try:\n"
-    "    print(push.Push(config, os.environ['HF_TOKEN'], folder, hashes).run(lambda *_: None))\n"
+    "    print(push.Push(config, os.environ['HF_TOKEN'], folder, hashes).run(progress))\n"
     "except FtappError as error:\n"
     "    sys.exit(f'{type(error).__name__}: {error}')\n"
 )
@@ -125,19 +132,67 @@ def test_what_lasts_is_told_and_leaves_no_half_model(hub: Hub, folder: Path, nam
 
 
 def test_by_xet_the_same_faults_pass(hub: Hub, folder: Path) -> None:
-    hub.inject("POST", "/commit/main", status=503, times=2)
+    hub.inject("POST", "/commit/main", status=503)
+    hub.inject("POST", "/commit/main", status=429, retry_after=1)
     hub.inject("GET", "/xet-write-token/", status=503)
+    hub.inject("POST", "/_cas/v1/xorbs", status=500)
+    hub.inject("POST", "/_cas/v1/xorbs", cut_request=1000)
+    hub.inject("POST", "/_cas/v2/shards", cut_response=0)
     done = push(hub, folder, "alice/by-xet", xet=True)
     assert done.returncode == 0, done.stderr
+    assert hub.faults() == [], "it happened"
     assert files(hub, "alice/by-xet") == local(folder)
     assert any(about["xet"] for about in hub.repo_files("alice/by-xet").values())
 
 
-def test_by_xet_a_refusal_leaves_no_half_model(hub: Hub, folder: Path) -> None:
-    hub.inject("POST", "/commit/main", status=403)
-    done = push(hub, folder, "alice/xet-refused", xet=True)
-    assert "(403)" in done.stderr
-    assert files(hub, "alice/xet-refused") == {}
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/xet-write-token/", 401, "token is not valid (401)"),
+        ("/_cas/v1/xorb", 403, "may not do that (403)"),
+        ("/commit/", 403, "may not do that (403)"),
+        ("/commit/", 409, "changed meanwhile (409)"),
+        ("/commit/", 412, "somebody else changed it meanwhile (412)"),
+    ],
+)
+def test_by_xet_a_refusal_leaves_no_half_model(hub: Hub, folder: Path, path: str, status: int, words: str) -> None:
+    repo = f"alice/xet-{re.sub('[^a-z]', '', path)}-{status}"
+    hub.inject(path=path, status=status, times=99)
+    done = push(hub, folder, repo, xet=True)
+    hub.clear_faults()
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert TOKEN not in done.stderr + done.stdout
+    assert files(hub, repo) == {}
+
+
+@pytest.mark.parametrize(("xet", "path"), [(False, "/_lfs/.*/20"), (True, "/_cas/v2/shards")], ids=["lfs", "xet"])
+def test_a_large_file_can_be_followed_and_stopped_in_its_middle(hub: Hub, folder: Path, xet: bool, path: str) -> None:
+    large = folder / "model-00001-of-00002.safetensors"
+    large.write_bytes(random.Random(str(folder)).randbytes(3_000_000))
+    hub.inject(path=path, delay=60)
+    request = json.dumps({"run": "r", "artifact": "merged", "destination": f"alice/stopped-{xet}".lower()})
+    env = hub.env(folder.parent / "hf", TOKEN, xet=xet) | {"HF_HUB_DISABLE_PROGRESS_BARS": "0"}
+    log = folder.parent / "log"
+    with log.open("wb") as told:
+        process = subprocess.Popen([sys.executable, "-c", PUSH, request, str(folder)], env=env, stderr=told)
+
+    def sent() -> int:
+        assert process.poll() is None, log.read_text()
+        done = [int(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("pushing ")]
+        return max(done, default=0)
+
+    edge = (folder / "config.json").stat().st_size
+    wait_for(lambda: edge < sent() <= edge + 3_000_000 and hub.faults() == [], "half the file", 30)
+    (folder.parent / "stop").touch()
+    assert process.wait(20) == 1
+    hub.clear_faults()
+    assert "it was stopped" in log.read_text()
+    assert files(hub, f"alice/stopped-{xet}".lower()) == {}
+    (folder.parent / "stop").unlink()
+    assert push(hub, folder, f"alice/stopped-{xet}".lower(), xet=xet).returncode == 0
+    assert files(hub, f"alice/stopped-{xet}".lower()) == local(folder)
 
 
 def test_uploads_that_arrived_are_not_sent_again(hub: Hub, folder: Path) -> None:

@@ -63,7 +63,7 @@ def test_two_ranks_stop_together_and_save(pair: Studio, tiny_llama: Path, tmp_pa
     assert view.status == "stopped"
     assert isinstance(view.state.end, ev.Stopped)
     assert view.has_result
-    wait_for(lambda: gone(processes), "all processes have ended", 20)
+    wait_for(lambda: gone(processes), "all processes have ended", 60)
 
 
 def test_when_one_is_killed_all_end(pair: Studio, tiny_llama: Path, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_when_one_is_killed_all_end(pair: Studio, tiny_llama: Path, tmp_path: Pa
     processes = family(wait_for_step(pair, run, 2))
     assert len(processes) == 3
     os.kill(processes[2].pid, signal.SIGKILL)
-    wait_for(lambda: gone(processes), "all processes have ended", 20)
+    wait_for(lambda: gone(processes), "all processes have ended", 60)
     view = finish(pair, run)
     assert (view.status, view.kind) == ("failed", "process")
     assert "Process 2 of the 2 that train together was ended by SIGKILL" in view.message

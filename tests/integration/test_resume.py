@@ -1,7 +1,10 @@
 """A run taken up again goes on as if never interrupted, from a whole checkpoint, and only as the same run."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +19,13 @@ from ftapp.settings import read_settings
 from ftapp.store.checkpoints import all_checkpoints, is_whole, last_whole
 from ftapp.store.eventlog import EventLog, tail
 from ftapp.store.jobs import Job
+from ftapp.store.pieces import trailer_of
 from ftapp.studio import Studio
 from ftapp.views import RunView
 from tests.integration.conftest import Trained
 from tests.running import config_for, finish, wait_for
+
+ROOT = Path(__file__).parents[2]
 
 
 def figures(view: RunView) -> list[tuple[int, float, float | None]]:
@@ -92,6 +98,41 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(finished: Trained, ki
         steps = [event.step for event in getattr(view.state, told)]
         assert steps == [event.step for event in getattr(whole.state, told)], told
     assert is_whole(killed.folder / "checkpoints" / "checkpoint-22")
+
+
+def start_app(home: Path, mount: Path) -> subprocess.Popen[bytes]:
+    """The app as it is run in a Space with a volume; its watching starts when it serves."""
+    env = os.environ | {"FTAPP_HOME": str(home), "FTAPP_VOLUME": str(mount), "FTAPP_PORT": "0"}
+    return subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
+
+
+def test_a_run_cut_with_its_machine_is_resumed_from_the_volume(finished: Trained, killed: Trained, home: Path) -> None:
+    mount, whole, before = home.parent / "data", finished.studio.run(finished.run), killed.studio.run(killed.run)
+    mount.mkdir()
+    app = start_app(home, mount)
+    try:
+        wait_for(lambda: [p for p in mount.rglob("checkpoint-16.*.tar") if trailer_of(p)], "it is on the volume")
+        wait_for(lambda: not list(home.glob(".keeping-*")), "so is all else")
+    finally:
+        app.kill()
+        app.wait()
+    shutil.rmtree(home)  # the Space restarts
+    app = start_app(home, mount)
+    try:
+        studio = Studio(read_settings())
+        wait_for(lambda: studio.history(), "it is taken back")
+        back = studio.run(killed.run)
+        assert (back.status, back.state.metrics) == ("lost", before.state.metrics)
+        assert last_whole(back.folder / "checkpoints") == back.folder / "checkpoints" / "checkpoint-16"
+        studio.resume(killed.run)
+        view = finish(studio, killed.run)
+        assert view.status == "finished", view.message
+        for now, then in zip(figures(view), figures(whole), strict=True):
+            assert now == pytest.approx(then, rel=1e-4)
+        wait_for(lambda: list(mount.rglob("result.*.tar")), "the result is on the volume")
+    finally:
+        app.terminate()
+        app.wait()
 
 
 def test_a_dataset_that_has_changed_is_refused_before_anything_starts(killed: Trained) -> None:

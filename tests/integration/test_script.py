@@ -73,6 +73,7 @@ def test_so_it_has_with_marks_answers_not_learned_and_an_unusual_adapter(
     rows = (tmp_path / "sums.jsonl").read_text().splitlines()
     file.write_text("\n".join([*rows[:46], *(json.dumps(row) for row in MIXED)]) + "\n")
     plain["data"]["dataset"] = studio.add_dataset(file, "more.jsonl").id
+    plain["evaluation"]["early_stopping_patience"] = 2
     plain["method"] |= {"init": "pissa", "rslora": True, "dropout": 0.1}
     view = finish(studio, studio.start_training(parse_run_config(plain)))
     assert view.status == "finished", view.message

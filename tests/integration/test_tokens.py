@@ -1,20 +1,26 @@
 """What is learned, for real chat templates; and that the preview, the training and the trainer's batch agree on it."""
 
+import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trl
 
+from ftapp.contract.chat import THINKING
 from ftapp.contract.config import ModelConfig
 from ftapp.contract.errors import ModelError
+from ftapp.contract.evaluation import EvaluateConfig
 from ftapp.contract.examples import Example, Message
-from ftapp.contract.preview import Lengths, Rows
+from ftapp.contract.preview import Lengths, Measure, Page, Rows
 from ftapp.studio import Studio
+from ftapp.workers import preview
+from ftapp.workers.questions import longest_answer, questions, show_examples, think
 from ftapp.workers.tokens import IGNORED, Encoder
 from tests.integration.conftest import Trained
-from tests.models import tokenizer
+from tests.models import CHATML, tokenizer
 from tests.running import write_rows
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -71,6 +77,28 @@ def test_an_answer_of_weight_0_is_read_but_not_learned(marked: bool) -> None:
     assert [r.input_ids for r in made.encode(row)] == [r.input_ids for r in made.encode(TWO)]
 
 
+def test_a_base_that_would_think_is_evaluated_on_its_answer_where_no_row_thinks() -> None:
+    made = encoder("qwen3", "<|im_end|>")
+    unthinking = {THINKING: False}
+    [one] = questions(made, [ONE], 30, 2000, unthinking)
+    assert show_examples(made, [one], [TWO], 2, 2000, unthinking, lambda _: None) == 1
+    asked = {name: made.tokenizer.decode(getattr(one, name).ids) for name in ("prompt", "prompt_base", "prompt_with")}
+    assert asked["prompt"].endswith("assistant\n"), "as in training"
+    assert asked["prompt_base"] == asked["prompt"] + THOUGHT
+    assert asked["prompt_with"].endswith(asked["prompt_base"])
+    assert "It is 4." in asked["prompt_with"]
+    [other] = questions(encoder("qwen2_5", "<|im_end|>"), [ONE], 30, 2000, unthinking)
+    assert other.prompt == other.prompt_base, "a template without the switch"
+
+    config = EvaluateConfig(run="any")
+    assert not think([ONE, TWO])
+    assert longest_answer(made, config, [ONE]) == 18  # 8 bytes, a quarter more, and 8
+    thoughtful = ONE.messages[1].model_copy(update={"reasoning_content": "x" * 1000})
+    rows = [ONE.model_copy(update={"messages": [ONE.messages[0], thoughtful]})]
+    assert think(rows)
+    assert longest_answer(made, config, rows) == 1268  # (1000 + 8) * 1.25 + 8
+
+
 def test_tools_are_shown_to_the_model() -> None:
     made = encoder("qwen2_5", "<|im_end|>")
     tool = {"type": "function", "function": {"name": "add_up", "description": "Adds", "parameters": {}}}
@@ -94,6 +122,14 @@ def test_a_template_that_never_ends_an_answer_is_refused() -> None:
         Encoder(fast, "endless")
 
 
+def test_a_template_that_ends_the_conversation_with_one_more_token_still_stops_after_the_answer() -> None:
+    """As some do: <|im_end|> after each turn, and <|endoftext|> after the last."""
+    made = Encoder(tokenizer(CHATML + "{% if not add_generation_prompt %}{{ '<|endoftext|>' }}{% endif %}"), "two ends")
+    assert made.stop_token == "<|im_end|>"
+    assert learned(made, ONE) == ["It is 2.<|im_end|>\n<|endoftext|>"]
+    assert [text.split("<|im_end|>")[0] for text in learned(made, TWO)] == ["It is 2.", "It is 4."]
+
+
 def test_a_model_without_a_template_gets_one_that_stops() -> None:
     made = Encoder(tokenizer(None), "base")
     assert learned(made, TWO) == ["It is 2.<|endoftext|>It is 4.<|endoftext|>"]
@@ -105,7 +141,10 @@ def test_a_plain_text_is_learned_whole_and_ends() -> None:
     assert learned(made, Example(text="Once upon a time")) == ["Once upon a time<|endoftext|>"]
 
 
-@pytest.mark.parametrize(("name", "stop"), [("qwen3", "<|im_end|>"), ("llama3_1", "<|eot_id|>")])
+@pytest.mark.parametrize(
+    ("name", "stop"),
+    [("qwen3", "<|im_end|>"), ("llama3_1", "<|eot_id|>"), ("gemma3", "<end_of_turn>"), ("qwen2_5", "<|im_end|>")],
+)
 def test_the_trainers_batch_has_the_previewed_labels(name: str, stop: str, tiny_llama: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
@@ -163,6 +202,33 @@ def test_the_preview_measures_and_shows_pages(studio: Studio, dataset: str, tiny
     trained = "".join(piece.text for piece in page.rows[0].pieces if piece.trained)
     assert trained == "It is 7.<|im_end|>"
     assert page.rows[0].trained == len(trained) - len("<|im_end|>") + 1
+    special = [piece.text for piece in page.rows[0].pieces if piece.special]
+    assert special == ["<|im_start|>", "<|im_end|>"] * 2
+
+
+def test_of_a_large_dataset_a_sample_is_measured_and_every_shape_of_row_is_rendered(
+    studio: Studio, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preview, "SAMPLE", 20)
+    strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system text') }}{% endif %}"
+    base = shutil.copytree(tiny_llama, tmp_path / "strict")
+    template = base / "chat_template.jinja"
+    template.write_text(strict + template.read_text())
+    path = write_rows(tmp_path / "x.jsonl", 96)
+    rows = [json.loads(line)["messages"] for line in path.read_text().splitlines()]
+    refused = [{"messages": [{"role": "system", "content": "s"}, *rows[n]]} for n in range(3)]
+    path.write_text(path.read_text() + "".join(json.dumps(row) + "\n" for row in refused))
+    id = studio.add_dataset(path, "x.jsonl").id
+    shown = preview.Preview(studio.folder / "datasets" / id, ModelConfig(id=str(base)))
+    lengths = shown.measure(Measure(), lambda reply: None)
+    assert 17 <= lengths.rows <= 20
+    assert (lengths.of_rows, lengths.refused) == (99, 3)
+    assert [(r.row, r.line, "no system text" in r.message) for r in lengths.refusals] == [
+        (row, row, True) for row in (97, 98, 99)
+    ]
+    page = shown.page(Page(start=1, count=2, search="PLUS 5"))
+    assert (page.found, [row.row for row in page.rows]) == (12, [62, 63])
+    assert [row.row for row in shown.page(Page(start=97, count=5)).rows] == [98, 99]
 
 
 def test_what_the_preview_counts_is_what_the_training_saw(trained: Trained) -> None:

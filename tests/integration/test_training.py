@@ -1,5 +1,6 @@
 """Training with real processes: every method learns; stop saves; a killed worker is told as lost and can be resumed."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -8,6 +9,7 @@ import psutil
 import pytest
 
 from ftapp.contract import events as ev
+from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.studio import Studio
 from ftapp.views import JobView
@@ -55,6 +57,17 @@ def test_lora_learns_and_says_everything(trained: Trained) -> None:
 def test_qlora_and_full_learn(studio: Studio, tiny_llama: Path, tmp_path: Path, method: str) -> None:
     view = finish(studio, studio.start_training(config_for(studio, tiny_llama, tmp_path, method)))
     assert_learned(view)
+    number = studio.publish(PublishConfig(run=view.name, artifact="merged"))
+    made = wait_for(lambda: (one := studio.publication(view.name, number)) and not one.active and one, "the merge")
+    assert made.status == "finished", made.message
+    folder = studio.artifact_folder(view.name, number)
+    assert "quantization_config" not in json.loads((folder / "config.json").read_text())
+    if method == "qlora":  # into the base as its files have it, in 16 bit, and not as it was trained on
+        assert made.state.verified
+        assert made.state.verified.passed
+        assert {path.name for path in folder.glob("*.safetensors")} == {
+            path.name for path in tiny_llama.glob("*.safetensors")
+        }
 
 
 def test_stop_saves_an_adapter_that_loads(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
@@ -107,12 +120,19 @@ def test_a_second_run_waits_for_the_first(studio: Studio, tiny_llama: Path, tmp_
     assert finish(studio, second).status == "finished"
 
 
-def test_the_worker_ignores_the_end_of_its_parent(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
+def test_the_worker_ignores_the_end_of_its_parent_and_stops_before_it_begins(
+    studio: Studio, tiny_llama: Path, tmp_path: Path
+) -> None:
     run = studio.start_training(config_for(studio, tiny_llama, tmp_path, **LONG))
     started = wait_for(lambda: studio.run(run).state.started, "the start")
     assert os.getsid(started.pid) != os.getsid(0)
     assert not psutil.Process(started.pid).net_connections()
-    studio.kill(run)
+
+    studio.stop(run)  # it still loads its libraries: there is nothing to save yet
+    view = finish(studio, run)
+    assert (view.status, view.message) == ("stopped", "Stopped before the first step")
+    assert view.state.metrics == []
+    assert not view.has_result
 
 
 def test_models_that_cannot_be_used_are_refused_before_a_run_exists(

@@ -179,6 +179,24 @@ def test_a_full_disk_leaves_nothing_and_says_so(big_file: Path, small_disk: Path
     assert store.add(big_file, "x.jsonl").report.valid == 1
 
 
+def test_what_is_said_is_searched_and_nothing_else(store: DatasetStore, tmp_path: Path) -> None:
+    call = {"function": {"name": "weather", "arguments": {"place": "Köln"}}}
+    rows = [
+        {"messages": [{"role": "user", "content": 'Say "HI"\nto me'}, {"role": "assistant", "content": "Grüß Gott"}]},
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "tool_calls": [call]}]},
+        {"messages": [{"role": "user", "content": "the user\\content"}, {"role": "assistant", "content": "b"}]},
+    ]
+    (tmp_path / "upload").write_text("\n".join(json.dumps(row) for row in rows))
+    id = store.add(tmp_path / "upload", "x.jsonl").id
+    cases = {
+        '"hi"': [0], 'hi"\nto': [0], "GRÜß": [0], "köln": [1], "weather": [1], "user": [2], "\\content": [2],
+        "messages": [], "role": [], "line": [],
+    }  # fmt: skip
+    assert {words: [number for number, _ in store.search(id, words)] for words in cases} == cases
+    assert [number for number, _ in store.search(id, "", start=1, count=1)] == [1]
+    assert list(store.matching(id, "q", start=2)) == []
+
+
 def test_deleting_takes_it_away(store: DatasetStore, file: Path) -> None:
     id = store.add(file, "x.jsonl").id
     store.delete(id)

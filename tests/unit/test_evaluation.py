@@ -22,9 +22,10 @@ from ftapp.contract.evaluation import (
     tally,
 )
 from ftapp.contract.examples import Example, Message
-from ftapp.contract.findings import card_lines, card_metrics, figures_table
+from ftapp.contract.findings import card_lines, card_metrics, compared_table
 from ftapp.contract.scoring import comparisons_of, scores_of, unrelated_of
 from ftapp.contract.verdict import judge
+from ftapp.ui import findings
 from ftapp.workers.overlap import overlap, spoken
 from ftapp.workers.similar import Similar, with_examples, words
 
@@ -38,6 +39,10 @@ def test_a_share_has_wilsons_interval() -> None:
     assert (none.value, none.low) == (0.0, 0.0)
     assert none.high == pytest.approx(1.96**2 / (200 + 1.96**2))
     assert figures.share([True] * 20).high == 1.0
+    for right, n in ((1, 9), (17, 40), (199, 200)):  # by its definition: the shares that the score test does not refuse
+        figure = figures.share([True] * right + [False] * (n - right))
+        for end in (figure.low, figure.high):
+            assert abs(figure.value - end) == pytest.approx(1.96 * math.sqrt(end * (1 - end) / n))
     assert math.isnan(figures.share([]).value)
 
 
@@ -344,7 +349,8 @@ def test_a_lower_loss_without_better_answers_is_said() -> None:
 
 def test_what_was_forgotten_is_said() -> None:
     right: dict[Contestant, int] = {"base": 0, "examples": 0, "tuned": 40}
-    assert any("forgot" in remark for remark in report_of(right, unrelated=(3.0, 4.0)).verdict.remarks)
+    told = "It forgot something: the loss on unrelated text rose from 3.005 to 4.005 (perplexity × 2.72)."
+    assert told in report_of(right, unrelated=(3.0, 4.0)).verdict.remarks
     assert not any("orgot" in remark for remark in report_of(right, unrelated=(3.0, 3.0)).verdict.remarks)
 
 
@@ -367,16 +373,42 @@ def test_texts_are_judged_by_their_loss() -> None:
     assert "loss" in verdict.sentence
 
 
+def test_answers_are_put_in_order_by_what_the_training_changed() -> None:
+    right: dict[Contestant, int] = {"base": 2, "examples": 3, "tuned": 4}
+    rows = rows_of(right, 5)
+    worse = rows[0].answers["tuned"].model_copy(update={"text": "bad", "exact": False, "overlap": 1.0})
+    rows[0] = rows[0].model_copy(update={"answers": rows[0].answers | {"tuned": worse}})
+
+    def order(by: str, against: Contestant) -> list[int]:
+        return [row.row for row in findings.ordered(rows, by, against)]
+
+    assert set(order("best", "base")[:2]) == {3, 4}, "wrong before, right now"
+    assert order("best", "base")[-1] == 1
+    assert (order("worst", "base")[0], set(order("worst", "base")[-2:])) == (1, {3, 4})
+    assert order("best", "examples")[0] == 4, "the third row was right with examples too"
+    assert order("wrong", "base") == [1, 5]
+    assert order("order", "base") == [1, 2, 3, 4, 5]
+    page = findings.answers(findings.ordered(rows, "worst", "base"), 0)
+    assert page.index("bad") < page.index("right 1")
+    assert "<b>" not in findings.answers([rows[0].model_copy(update={"reference": "<b>"})], 0)
+
+
 def test_a_report_survives_being_written() -> None:
     report = report_of({"base": 0, "examples": 3, "tuned": 40})
     assert EvaluationReport.model_validate_json(report.model_dump_json()) == report
+
+
+AGAINST = ("Tuned", "Tuned against base as it is")
 
 
 def test_the_card_has_the_figures_and_nothing_that_markdown_acts_on() -> None:
     report = report_of({"base": 0, "examples": 3, "tuned": 40})
     lines = card_lines(report)
     table = [line for line in lines if line.startswith("|")]
-    headings, rows = figures_table(report)
+    headings, rows = compared_table(report)
+    assert [rows[0][headings.index(one)] for one in AGAINST] == ["100 % (91.2 to 100 %)", "+100 points"]
+    same = compared_table(report_of({"base": 20, "examples": 20, "tuned": 20}))[1]
+    assert {cell for row in same for cell in row[4:]} == {"no difference", ""}
     assert len(table) == len(rows) + 2
     assert all(line.count("|") == len(headings) + 1 for line in table)
     assert "Fine-tuning helped" in lines[0]

@@ -37,6 +37,7 @@ def problem(row: dict[str, Any]) -> str:
         ("alpaca", {"instruction": "q", "output": "a", "history": [["q", "a"]]}, [*PAIR, *PAIR]),
         ("prompt_completion", {"prompt": "q", "completion": "a"}, PAIR),
         ("prompt_completion", {"prompt": [USER], "completion": [ANSWER]}, PAIR),
+        ("prompt_completion", {"prompt": "q", "completion": "a", "label": True}, PAIR),
         ("question_answer", {"question": "q", "answer": "a"}, PAIR),
         ("question_answer", {"input": "q", "output": "a"}, PAIR),
         ("question_answer", {"prompt": "q", "response": "a", "id": 7}, PAIR),
@@ -45,6 +46,14 @@ def problem(row: dict[str, Any]) -> str:
 def test_every_format_is_read(format: str, row: dict[str, Any], messages: list[Message]) -> None:
     assert detect_format(row) == format
     assert read(row).messages == messages
+
+
+def test_tools_of_the_older_form_are_kept() -> None:
+    function = {"name": "weather", "parameters": {}}
+    row = {"messages": [USER, {**ANSWER, "function_call": {"name": "weather", "arguments": "{}"}}]}
+    read_row = read({**row, "functions": [function]})
+    assert read_row.tools == [{"type": "function", "function": function}]
+    assert read_row.messages[1].tool_calls
 
 
 def test_an_alpaca_input_follows_its_instruction() -> None:
@@ -81,6 +90,8 @@ def test_numbers_are_text_too() -> None:
         ({"instruction": "q", "output": "a", "history": [["q"]]}, "pair 1 of 'history'"),
         ({"text": "\n"}, "the text is empty"),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "preference pair"),
+        ({"prompt": "q", "completion": "a", "label": "False"}, "marked as a bad one"),
+        ({"prompt": "q", "completion": "a", "label": False}, "'label' is false: the completion is marked as a bad one"),
         ({"foo": 1, "bar": 2}, "no known format has the columns foo, bar"),
         ({}, "(none)"),
     ],

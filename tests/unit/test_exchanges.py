@@ -1,9 +1,11 @@
 """What was said in a chat: what each voice knows of it, what is a thought, and that nothing said is HTML."""
 
+import json
+
 from ftapp.contract.chat import Answered, Sampling
 from ftapp.contract.examples import Message
 from ftapp.store.generation import knows_thinking, own_sampling
-from ftapp.ui.exchanges import Answer, Exchange, draw, figures, messages
+from ftapp.ui.exchanges import Answer, Exchange, Growth, draw, figures, messages, tools
 
 DONE = Answered(voice="tuned", reason="stop", tokens=11, seconds=3.0, first_token_seconds=1.0)
 
@@ -51,6 +53,51 @@ def test_what_anybody_said_is_no_html() -> None:
     assert "${" not in drawn
     assert "{{" not in drawn
     assert "<details class='thought' data-key='0-tuned'>" in drawn
+
+
+def test_growth_tells_each_piece_once_and_all_together_is_the_answer() -> None:
+    whole = "<think>\nWell 🦊 <b>, so \n</think>\n\nIt is <script> 4."
+    growth, told, parts, count = Growth(), "", dict[str, str](), 0
+    assert growth.news() == ""
+    names = set()
+    for end in range(len(whole) + 1):
+        growth.answers = {"base": Answer("Five"), "tuned": Answer(whole[:end], DONE if end == len(whole) else None)}
+        news = growth.news()
+        assert growth.news() == "", "told already"
+        told += news
+        if news:
+            (name, known), *lines = map(json.loads, news.split("\n"))
+            assert known == count
+            names.add(name)
+            count += len(lines)
+            for voice, part, replaces, text in lines:
+                parts[voice + part] = text if replaces else parts.get(voice + part, "") + text
+        if end == 20:
+            assert parts["tunedfolded"] == "Thinking … · 3 words"
+    assert "<" not in told
+    assert len(names) == 1
+    assert parts == {
+        "basesaid": "Five", "tunedfolded": "Thought · 4 words", "tunedthought": "Well 🦊 <b>, so",
+        "tunedsaid": "It is <script> 4.", "tunedfigures": figures(DONE),
+    } | {name: text for name, text in parts.items() if not text}  # fmt: skip
+
+
+def test_what_a_tool_said_is_asked_as_such_with_the_tools_of_its_row() -> None:
+    call = Message(
+        role="assistant", content="", tool_calls=[{"function": {"name": "look", "arguments": {"at": "sky"}}}]
+    )
+    said = Message(role="tool", content="blue", name="look")
+    exchange = Exchange(
+        "blue", (Message(role="user", content="Colour?"), call), turn=said, tools=[{"type": "function"}]
+    )
+    then = [exchange.with_answer("tuned", Answer("Blue.")), Exchange("Sure?")]
+    assert messages([exchange], "tuned", "")[1:] == [call, said]
+    assert turns(messages(then, "tuned", ""))[2:] == [("tool", "blue"), ("assistant", "Blue."), ("user", "Sure?")]
+    assert tools(then) == [{"type": "function"}]
+    assert tools([Exchange("Hi")]) is None
+    drawn = draw([exchange])
+    assert "→ look(" in drawn
+    assert "<div class='who'>Tool</div>" in drawn
 
 
 def test_figures_say_how_fast_and_why_it_ended() -> None:

@@ -272,6 +272,10 @@ def test_the_duration_is_estimated_from_past_runs(studio: Studio, tmp_path: Path
     assert scaled.tokens == 3000
     assert scaled.low < 60 * ratio + 11 < scaled.high
     assert "another model, scaled" in scaled.basis
+    end(add_run(studio, 6, model={"id": "demo"}), losses=losses[:2])
+    assert (tried := studio.duration(config, 1000)) is not None
+    assert "from two steps of this model with lora on CPU" in tried.basis
+    assert tried.low < 71 < tried.high
     end(add_run(studio, 3, model={"id": "demo"}), losses=losses)
     assert (same := studio.duration(config, 1000)) is not None
     assert same.low < 71 < same.high

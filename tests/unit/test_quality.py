@@ -112,6 +112,8 @@ def test_a_fix_that_leaves_no_row_changes_nothing(store: DatasetStore, tmp_path:
         store.read_again(info.id, info.reading, ["drop_short"])
     assert store.get(info.id) == info
     assert len(list(store.examples(info.id))) == 2
+    with pytest.raises(DatasetError, match="the line is not JSON"):
+        stored(store, tmp_path / "y.jsonl", ["broken"], ("drop_duplicates", "drop_near_duplicates"))
 
 
 def test_all_problems_are_in_the_csv_and_no_cell_is_a_formula(store: DatasetStore, tmp_path: Path) -> None:
@@ -124,7 +126,20 @@ def test_all_problems_are_in_the_csv_and_no_cell_is_a_formula(store: DatasetStor
     assert rows[-1]["row"] == "1501"
     assert rows[0]["excerpt"] == "'=1+1"
     assert rows[0]["what to do"]
+    robot = {"messages": [{"role": "robot", "content": "é" * 20_000, "deep": [[[[[[1]]]]]]}] * 99, "n": 1}
+    [problem] = stored(store, tmp_path / "y.jsonl", [*plain(1), robot]).report.problems
+    assert problem.excerpt.startswith('{"messages": [{"role": "robot", "content": "ééé')
     assert not safe_cell(" @SUM(A1)").startswith((" ", "@"))
+
+
+def test_each_kind_of_problem_is_shown_however_late_it_comes(store: DatasetStore, tmp_path: Path) -> None:
+    late = [talk("q", ""), {"x": 1}]
+    info = stored(store, tmp_path / "x.jsonl", [*plain(1), *["broken"] * 1500, *late])
+    assert [(p.row, p.kind) for p in info.report.problems[999:]] == [
+        (1001, "not_json"),
+        (1502, "empty_turn"),
+        (1503, "unknown_format"),
+    ]
 
 
 def test_a_few_rows_and_facts_are_advised_against_with_figures(store: DatasetStore, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Files as people have them: every row with its place, every fault in words, and nothing else is ever raised."""
 
+import gzip
+import io
 import json
 from pathlib import Path
 
@@ -120,7 +122,11 @@ def test_an_endless_line_is_passed_over(tmp_path: Path, encoding: str, monkeypat
         ("x.parquet", "", "x.parquet is empty"),
         ("x.jsonl", b"{}\0\0", "is not a text file: it contains NUL bytes"),
         ("x.json", "[{},", "x.json is not valid JSON: "),
+        ("x.json", '{\n "data": [\n  {"text": "a"}]\n}', "x.json is one object over many lines"),
         ("x.json", b'[{"a": "\xff"}]', "x.json is not UTF-8 text"),
+        ("x.jsonl", gzip.compress(b"{}", mtime=0), "x.jsonl is not a text file: it is packed with gzip"),
+        ("x.txt", b"PAR1\x15\x04", "x.txt is not a text file: it is a Parquet file"),
+        ("x.csv", b"PK\x03\x04", "x.csv is not a text file: it is a zip archive or a spreadsheet"),
         ("x.csv", ",\n1,2\n", "x.csv has no column names"),
         ("x.csv", "text,text\na,b\n", "x.csv has the column 'text' more than once"),
         ("x.csv", 'question,answer\n"a" b,c\n', "x.csv is not valid CSV near line 2"),
@@ -131,6 +137,18 @@ def test_an_endless_line_is_passed_over(tmp_path: Path, encoding: str, monkeypat
 )
 def test_a_file_that_is_unusable_as_a_whole(tmp_path: Path, name: str, data: bytes | str, words: str) -> None:
     assert words in refusal(tmp_path / name, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.csv", "question;answer\na, b;c\n"),
+        ("x.csv", "question\tanswer\na, b\tc\n"),
+        ("x.tsv", 'question,answer\n"a, b",c\n'),
+    ],
+)
+def test_a_table_may_have_another_separator(tmp_path: Path, name: str, text: str) -> None:
+    assert [row.value for row in rows(tmp_path / name, text)] == [{"question": "a, b", "answer": "c"}]
 
 
 def test_a_csv_row_of_another_length_is_told(tmp_path: Path) -> None:
@@ -152,6 +170,21 @@ def test_values_that_python_cannot_hold(tmp_path: Path, table: pyarrow.Table) ->
     pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
     with pytest.raises(DatasetError, match=r"x\.parquet"):
         list(read_rows(tmp_path / "x.parquet"))
+
+
+@pytest.mark.parametrize(("rows", "letters"), [(60_000, 700), (40, 2**20)], ids=["many rows", "large rows"])
+def test_a_row_group_is_never_in_memory_as_a_whole(tmp_path: Path, rows: int, letters: int) -> None:
+    text = pyarrow.array(["x" * letters + str(number) for number in range(rows)])
+    table = pyarrow.table({"question": text, "answer": text})
+    pages = {"write_batch_size": 1000 if letters < 1000 else 1, "use_dictionary": False}
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet", row_group_size=rows, compression="none", **pages)
+    del table, text
+    before, most = pyarrow.total_allocated_bytes(), 0
+    for row in read_rows(tmp_path / "x.parquet"):
+        assert row.value
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+    assert row.number == rows
+    assert 0 < most < 40 * 2**20 < (tmp_path / "x.parquet").stat().st_size
 
 
 def check(path: Path, folder: Path | None = None) -> Report:
@@ -216,10 +249,46 @@ PIECES = st.lists(
 def test_no_file_breaks_it(tmp_path: Path, suffix: str, data: bytes) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(data)
+    report_or_refusal(path)
+
+
+def packed() -> list[tuple[str, bytes]]:
+    sums = pyarrow.Table.from_pylist([{"question": f"q{n}", "answer": "a b c", "n": [n, None]} for n in range(40)])
+    found = [
+        (".jsonl.gz", gzip.compress(LINE.encode() * 40, mtime=0)),
+        (".csv.gz", gzip.compress(b"text\n" + b"a b\n" * 40, mtime=0)),
+    ]
+    for compression in ("none", "snappy", "zstd"):
+        sink = io.BytesIO()
+        pyarrow.parquet.write_table(sums, sink, compression=compression)
+        found += [(".parquet", sink.getvalue()), (".parquet.gz", gzip.compress(sink.getvalue(), mtime=0))]
+    return found
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, derandomize=True, max_examples=400
+)
+@given(
+    file=st.sampled_from(packed()),
+    changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), st.binary(max_size=6)), min_size=1, max_size=5),
+)
+def test_no_broken_package_breaks_it(
+    tmp_path: Path, file: tuple[str, bytes], changes: list[tuple[float, int, bytes]]
+) -> None:
+    suffix, data = file
+    for where, cut, put in changes:
+        place = int(where * len(data))
+        data = data[:place] + put + data[place + cut :]
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(data)
+    report_or_refusal(path)
+
+
+def report_or_refusal(path: Path) -> None:
     try:
-        report = check(path, tmp_path)
+        report = check(path, path.parent)
     except FtappError:
         return
-    kept = (tmp_path / "rows.jsonl").read_bytes().count(b"\n")
+    kept = (path.parent / "rows.jsonl").read_bytes().count(b"\n")
     assert report.valid == kept <= report.rows
     assert report.problem_count == report.rows - report.valid

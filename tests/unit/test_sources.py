@@ -145,6 +145,7 @@ def test_unknown_columns_ask_for_a_mapping_and_take_it(store: DatasetStore, tmp_
             },
             {"prompt": "prompt", "answer": "chosen"},
         ),
+        ({"chosen": "Human: q Assistant: good one", "rejected": "Human: q Assistant: b"}, {"text": "chosen"}),
     ],
 )
 def test_preference_pairs_offer_the_chosen_answer(
@@ -155,7 +156,9 @@ def test_preference_pairs_offer_the_chosen_answer(
         store.add(path, "x.jsonl")
     assert caught.value.suggestion == mapping
     info = store.add(path, "x.jsonl", reading=Reading.model_validate({"mapping": mapping}))
-    assert [m.content for m in next(store.examples(info.id)).messages] == ["q", "good one"]
+    example = next(store.examples(info.id))
+    assert [m.content for m in example.messages] == ([] if "text" in mapping else ["q", "good one"])
+    assert example.text == (row["chosen"] if "text" in mapping else None)
 
 
 TOOL_TALK: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet
@@ -61,6 +62,12 @@ def test_findings_figures_and_advice_are_told(folder: Path, capsys: pytest.Captu
     assert "6 usable rows teach little" in out
 
 
+def test_rows_of_several_formats_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "c.jsonl").write_text(GOOD % 1 + GOOD % 2 + '{"instruction": "q", "output": "a"}\n{"x": 1}\n')
+    assert "Rows by format: question_answer 2, alpaca 1, unknown 1." in told(capsys, "c.jsonl")
+    assert "Rows by format" not in told(capsys, "a.jsonl")
+
+
 def test_fixes_are_made_and_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "c.jsonl").write_text(
         GOOD % 1 * 2 + '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, '
@@ -76,6 +83,13 @@ def test_fixes_are_made_and_counted(folder: Path, capsys: pytest.CaptureFixture[
     assert "1 left out as having a very short answer." in out
 
 
+def test_a_path_that_is_no_text_is_refused_in_one_message(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = os.fsdecode(os.fsencode(folder) + b"/\xff.jsonl.gz")
+    Path(path).write_bytes(b"x")
+    assert main(["check", path]) == 1
+    assert "The path of upload.jsonl.gz is not UTF-8 text. Rename the file" in capsys.readouterr().err
+
+
 def test_columns_are_mapped_whatever_their_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "x.csv").write_text('"Ask, please",Say=so,note\nq,a,n\n')
     assert report(capsys, "x.csv", code=1)["valid"] == 0
@@ -88,6 +102,8 @@ def test_what_it_suggests_can_be_typed(folder: Path, capsys: pytest.CaptureFixtu
     (folder / "x.csv").write_text("Frage,Antwort\nq,a\n")
     assert "Try --mapping 'prompt=Frage,answer=Antwort'" in told(capsys, "x.csv")
     assert report(capsys, "x.csv", "--mapping", "prompt=Frage,answer=Antwort")["valid"] == 1
+    (folder / "y.csv").write_text("no,col a,col b\n1,q,a\n2.5,r,7\n")
+    assert "Try --mapping 'prompt=col a,answer=col b'" in told(capsys, "y.csv")
 
 
 def test_an_encoding_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,6 +146,29 @@ def test_the_problems_of_a_file_without_a_usable_row_are_written_too(
     assert not (folder / "r.jsonl").exists()
 
 
+def test_both_sides_of_a_split_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "held.jsonl").write_text(GOOD % 1 + GOOD % 77)
+    found = report(capsys, "a.jsonl", "--eval-file", "held.jsonl")["split"]
+    assert found == {"train_rows": 4, "eval_rows": 2, "shared_rows": 2}
+    out = told(capsys, "a.jsonl", "--eval-file", "held.jsonl")
+    assert "Split: 4 rows to train on, 2 to measure on; 2 left out, since their prompts are in both." in out
+    assert report(capsys, "a.jsonl", "--eval-fraction", "0.5")["split"]["eval_rows"] == 3
+    (folder / "held.jsonl").write_text(BROKEN)
+    assert main(["check", "a.jsonl", "--eval-file", "held.jsonl"]) == 1
+    assert "No row of held.jsonl can be used: row 1: the line is not JSON" in capsys.readouterr().err
+
+
+def test_rows_are_shown_and_searched(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [["user", "q1"], ["assistant", "an answer of some words"]]
+    for first, shown in (("1", ["2, line 2", "6, line 6"]), ("2", ["6, line 6"])):
+        out = told(capsys, "a.jsonl", "--show", "2", "--from", first, "--search", "Q1")
+        lines = [line.split(maxsplit=1) for line in out[out.index("\nRow ") :].splitlines()[1:]]
+        assert lines == [line for row in shown for line in (["Row", row], *turns)]
+    [row] = report(capsys, "a.jsonl", "--show", "1", "--search", "q1")["shown"]
+    assert (row["row"], row["messages"][0]["content"]) == (2, "q1")
+    assert "There is no such row to show." in told(capsys, "a.jsonl", "--show", "2", "--search", "user")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -145,7 +184,9 @@ def test_the_problems_of_a_file_without_a_usable_row_are_written_too(
         (["--problems", "no/p.csv"], 1, "Cannot write no/p.csv: No such file or directory"),
         (["--export", "b.jsonl/r.jsonl"], 1, "Cannot write b.jsonl/r.jsonl: "),
         (["--max-length", "32"], 2, "Add --model ID"),
-        (["--show", "3"], 2, "Add --model ID"),
+        (["--search", "x"], 2, "Add --show ROWS"),
+        (["--eval-file", "b.jsonl", "--eval-fraction", "0.1"], 2, "--eval-file or --eval-fraction"),
+        (["--eval-file", "c.jsonl"], 1, "There is no file c.jsonl"),
         (["--model", ""], 2, "id: "),
         (["--split", "train"], 2, "speak of a Hub dataset"),
         (["hub:owner/name"], 2, "A Hub dataset is checked alone"),

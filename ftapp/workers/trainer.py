@@ -1,0 +1,93 @@
+"""TRL's trainer with this app's order of rows, held-out loss and answers on the way; only train.py makes one."""
+
+import math
+import time
+from typing import Any
+
+import torch
+from trl import SFTTrainer
+
+from ftapp.contract import events as ev
+from ftapp.workers.order import EpochOrder
+from ftapp.workers.reporting import Reporter
+from ftapp.workers.rows import TokenRows
+from ftapp.workers.tokens import IGNORED
+
+
+class Trainer(SFTTrainer):  # type: ignore[misc]
+    """One that measures by answer tokens instead of by batches, and tells the reporter."""
+
+    def __init__(self, reporter: Reporter, rows: TokenRows, **options: Any) -> None:
+        super().__init__(**options)
+        self._say, self._rows = reporter, rows
+
+    def _get_train_sampler(self, *_: Any) -> EpochOrder:
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return EpochOrder(self._rows.lengths, size, self.args.data_seed, lambda: self.state.epoch or 0.0)
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Token-weighted loss of the held-out rows; same keys as the trainer's own."""
+        began = time.monotonic()
+        self._say.say(ev.Phase(name="evaluating"))
+        was_training = self.model.training
+        self.model.eval()
+        sums = torch.zeros(2, dtype=torch.float64)
+        with torch.no_grad():
+            for batch in self.get_eval_dataloader():
+                inputs = self._prepare_inputs(batch)
+                self._forget_repeated(inputs["labels"])
+                tokens = int((inputs["labels"][:, 1:] != IGNORED).sum())
+                with self.compute_loss_context_manager():
+                    loss = self.compute_loss(self.model, inputs)
+                sums += torch.tensor([float(loss) * tokens, tokens], dtype=torch.float64)
+            if self.is_world_process_zero():
+                self._answer()
+        self.model.train(was_training)
+        if self.args.world_size > 1:
+            device_sums = sums.to(self.args.device)
+            torch.distributed.all_reduce(device_sums)
+            sums = device_sums.cpu()
+        loss, tokens = float(sums[0] / sums[1]), int(sums[1])
+        perplexity = math.exp(loss) if loss < 700 else math.inf
+        seconds = time.monotonic() - began
+        self._say.say(
+            ev.Evaluation(step=self.state.global_step, loss=loss, perplexity=perplexity, tokens=tokens, seconds=seconds)
+        )
+        self._say.say(ev.Phase(name="training"))
+        self._say.pause(seconds)
+        metrics = {f"{metric_key_prefix}_loss": loss}
+        self._metrics["eval"].clear()
+        self.log(metrics)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _forget_repeated(self, labels: torch.Tensor) -> None:
+        """Rows that fill up the last batch so that every rank has one: they were measured already."""
+        state, rows = self.accelerator.gradient_state, labels.shape[0]
+        if self.args.world_size > 1 and state.end_of_dataloader and state.remainder > 0:
+            mine = max(0, state.remainder - self.args.process_index * rows)
+            labels[mine:] = IGNORED
+
+    def _answer(self) -> None:
+        """The model's greedy answers to a few held-out prompts, as far as it is now."""
+        model, tokenizer = self.accelerator.unwrap_model(self.model), self.processing_class
+        for shown in self._rows.shown:
+            ids = torch.tensor([shown.ids], device=model.device)
+            with self.compute_loss_context_manager():
+                out = model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    do_sample=False,
+                    max_new_tokens=shown.room,
+                    eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+            answer = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+            self._say.say(
+                ev.Sample(step=self.state.global_step, prompt=shown.prompt, answer=answer, reference=shown.reference)
+            )
+
+    def _save_checkpoint(self, *arguments: Any) -> None:
+        began = time.monotonic()
+        super()._save_checkpoint(*arguments)
+        self._say.saved(time.monotonic() - began)
