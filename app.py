@@ -125,7 +125,8 @@ def _free_port(host: str, port: int) -> int:
 def main() -> int:
     """Serve until Ctrl+C or SIGTERM; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name in ("httpx", "httpx2"):  # they would tell of every model that somebody looked at
+        logging.getLogger(name).setLevel(logging.WARNING)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

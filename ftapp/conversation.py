@@ -1,6 +1,5 @@
 """The verbs on the chat: ask a run's model, stop it, put it away; keep an answer as a row."""
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -81,7 +80,6 @@ class Conversation(Training):
         self._base: tuple[object, ...] = ()
         self._beside: set[str] = set()
         self._away = ""
-        self._asking = threading.Lock()
         self._pages: set[str] = set()
         self._left_at: float | None = None
         self._versions = Versions(self._datasets, self._was_used)
@@ -112,7 +110,7 @@ class Conversation(Training):
             what = f"has no whole checkpoint '{checkpoint[:40]}'" if checkpoint else "has no trained model yet"
             raise JobError(f"{run} {what}.", "Wait for it to finish, or choose another one.")
         base = self._base_of(job, checkpoint, four_bit)
-        with self._asking:
+        with self.scheduler.one_chat:
             if self._chat and not self._chat.alive:
                 self.close_chat("its process ended unexpectedly")
             if self._chat and self._base != base:
@@ -203,6 +201,8 @@ class Conversation(Training):
 
     def open_page(self, session: str) -> None:
         """Somebody opened a page."""
+        if not self.person.may_act:
+            return  # nothing is in memory for visitors, and there may be any number of them
         self._pages.add(session)
         self._left_at = None
 

@@ -4,7 +4,7 @@ from ftapp.contract.errors import DatasetError, JobError
 from ftapp.contract.evaluation import AnsweredRow, EvaluateConfig, EvaluationReport, Vote
 from ftapp.conversation import Conversation
 from ftapp.library import DEMO, DEMO_FOLDER
-from ftapp.people import acts
+from ftapp.people import acts, in_turn
 from ftapp.processes.child import alive
 from ftapp.store import evaluations as files
 from ftapp.store.jobs import Job
@@ -31,6 +31,7 @@ class Evaluations(Conversation):
         return EvaluateConfig(run=run, dataset=DEMO_QUESTIONS if demo else None)
 
     @acts
+    @in_turn
     def evaluate(self, config: EvaluateConfig) -> str:
         """Start an evaluation of a run, or queue it behind the training at work; returns its number.
 

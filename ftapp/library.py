@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from ftapp.contract.examples import Example
 from ftapp.contract.report import CheckRequest, DatasetInfo, Edit, HubSource, Overlap, Reading, Report, SourceFile
 from ftapp.contract.turns import is_whole
 from ftapp.hub import Hub, HubDataset
-from ftapp.people import Person, acts
+from ftapp.people import Person, acts, in_turn
 from ftapp.processes.checking import Checker
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
@@ -44,6 +45,8 @@ class Library:
         self.person = person
         self.scheduler = scheduler
         self.folder = settings.home / person.name
+        self.turn = threading.RLock()
+        """Held by the verbs that are `in_turn`."""
         self._checker = Checker(self.folder / "datasets")
         self._uploads = Uploads(self.folder / "uploads")
         self._datasets = DatasetStore(
@@ -116,6 +119,7 @@ class Library:
         return self._datasets.add_all(files, "", progress, reading, edits)
 
     @acts
+    @in_turn
     def hold_files(self, files: Sequence[tuple[Path, str]], source: HubSource | None = None) -> Upload:
         """Move files (where each is, and its name) to where they wait to become a dataset; raises DatasetError."""
         names = f"{len(files)} files" if len(files) > 1 else files[0][1]
@@ -147,6 +151,7 @@ class Library:
     @acts
     def hold_hub_dataset(self, source: HubSource, progress: Progress = _quiet) -> Upload:
         """Download a split, as `hub_dataset` offers it; raises HubError."""
+        self._refuse_full(source.bytes)
         progress = self._checker.cancellable(f"Downloading {source.id}", progress)
         with workplace(self.folder, DOWNLOAD) as folder:
             return self.hold_files(self.download(source, folder, progress), source)

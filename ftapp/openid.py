@@ -77,9 +77,8 @@ class OpenId:
         name = str(told.get("preferred_username", ""))
         if not NAME.fullmatch(name) or not told.get("sub"):
             raise HubError(f"{self._sign_in.provider} gave no usable account name.", "Sign in with another account.")
-        organisations = [str(one.get("preferred_username") or one.get("name")) for one in told.get("orgs") or []]
         expires = time.time() + float(token.get("expires_in") or LIFETIME)
-        return Account(name, str(told["sub"]), organisations, str(token["access_token"]), expires)
+        return Account(name, str(told["sub"]), organisations_in(told), str(token["access_token"]), expires)
 
     def _client(self, redirect: str) -> Any:
         asked = self._sign_in
@@ -104,3 +103,8 @@ class OpenId:
                     f"{provider} does not answer ({type(error).__name__}).", "Try again in a moment."
                 ) from None
         return self._known
+
+
+def organisations_in(told: dict[str, Any]) -> list[str]:
+    """A person's organisations by the names in their addresses; what else one is called, anybody may choose."""
+    return [str(one["preferred_username"]) for one in told.get("orgs") or [] if one.get("preferred_username")]

@@ -49,6 +49,17 @@ def acts(verb: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P]
     return asked
 
 
+def in_turn(verb: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """A verb that looks how much there is before it adds to it: two at once would both find room for one."""
+
+    @functools.wraps(verb)
+    def alone(studio: Any, /, *arguments: P.args, **options: P.kwargs) -> R:
+        with studio.turn:
+            return verb(studio, *arguments, **options)
+
+    return alone
+
+
 @dataclass(frozen=True)
 class Access:
     """Who is let in to a shared installation: names of users and organisations, in any case of letters."""

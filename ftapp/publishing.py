@@ -10,7 +10,7 @@ from ftapp.contract.errors import HubError, HubUnreachable, JobError, LimitReach
 from ftapp.contract.events import Finished
 from ftapp.evaluations import Evaluations
 from ftapp.hub import Account, Hub
-from ftapp.people import acts
+from ftapp.people import acts, in_turn
 from ftapp.processes.child import alive
 from ftapp.processes.launch import launch
 from ftapp.store import artifacts
@@ -100,6 +100,7 @@ class Publishing(Evaluations):
         return artifacts.find(folders, config, artifacts.source_of(run.folder))
 
     @acts
+    @in_turn
     def publish(self, config: PublishConfig, token: str | None = None) -> str:
         """Start a publication of a run's result, all that can be checked first; returns its number.
 

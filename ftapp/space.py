@@ -36,7 +36,7 @@ class SpaceRequest:
     hardware: str
     sleep: int
     """Seconds without a visitor after which it sleeps when nothing is at work; -1: never."""
-    secrets: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
     bucket: str | None = None
     """owner/name of the storage that outlives its disk; None: as it is."""
     allowed: tuple[str, ...] = ()

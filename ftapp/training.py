@@ -18,7 +18,7 @@ from ftapp.contract.script import Code, code
 from ftapp.demo.preset import DEMO_PRESET
 from ftapp.hub import Hub
 from ftapp.library import DEMO, DEMO_FOLDER
-from ftapp.people import Person, acts
+from ftapp.people import Person, acts, in_turn
 from ftapp.processes.child import alive, stop_tree
 from ftapp.processes.gpus import Gpu, gpus, here
 from ftapp.processes.machine import lacking
@@ -140,6 +140,7 @@ class Training(Catalogue):
     # Training
 
     @acts
+    @in_turn
     def start_training(self, config: RunConfig) -> str:
         """Write the run's request and start it, or queue it behind the running one; returns the run's name."""
         info = self._trainable(config.data.dataset)
@@ -187,7 +188,8 @@ class Training(Catalogue):
         adapter = adapter_folder(self._jobs.get(config.model.adapter)) if config.model.adapter else ""
         model = str(DEMO_FOLDER / "model") if config.model.id == DEMO else config.model.id
         home = self.settings.home
-        return code(config, model, None if home == Path("~/ftapp").expanduser() else home, str(adapter))
+        hidden = self.person.shared or home == Path("~/ftapp").expanduser()  # of a shared machine nobody has a terminal
+        return code(config, model, None if hidden else home, str(adapter))
 
     def _refuse_many(self) -> None:
         """Raise LimitReached if this person has as many runs waiting and at work as may be."""
@@ -208,6 +210,7 @@ class Training(Catalogue):
         return info
 
     @acts
+    @in_turn
     def resume(self, name: str) -> None:
         """Take a run up again from its last whole checkpoint, when its turn comes.
 

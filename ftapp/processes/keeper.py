@@ -5,32 +5,32 @@ volume that is full or fails is told and tried again.
 """
 
 import logging
-import os
-import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from ftapp.contract.errors import StorageError
 from ftapp.processes.child import alive
 from ftapp.processes.scheduler import Scheduler
+from ftapp.processes.taking_back import TakingBack
 from ftapp.store.checkpoints import all_checkpoints, is_whole
-from ftapp.store.files import abandoned, alone, workplace
-from ftapp.store.jobs import ACTIVE, Job, is_run_name
+from ftapp.store.files import abandoned, alone
+from ftapp.store.jobs import ACTIVE, is_run_name
 from ftapp.store.notices import Notices
 from ftapp.store.parts import (
+    LINKS,
     Part,
-    account_part,
     checkpoint_part,
     dataset_part,
     inner_jobs,
     inner_part,
+    keep_part,
     record_part,
     result_parts,
     times_of,
 )
-from ftapp.store.volume import KINDS, Item, Kind, Volume, fingerprint, is_user, marked_deleted
+from ftapp.store.volume import KINDS, Item, Kind, Volume, is_user, marked_deleted
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,12 @@ SECONDS = 5.0
 """Between two looks at what is there to keep."""
 PATIENCE = 60.0
 """Seconds until a volume that failed is tried again."""
-LINKS = ".keeping-"
-ACCOUNT = "account"
-"""The file in a user's folder that says whose it is, by an id that lasts longer than a name."""
-BACK = ".back"
-"""How the folder of what is being taken back ends, until it is whole."""
+
+
+def reason(error: OSError | StorageError) -> str:
+    """What went wrong, in words without a file's name."""
+    told = error.message if isinstance(error, StorageError) else error.strerror or type(error).__name__
+    return told.rstrip(".")
 
 
 class Closing(Exception):
@@ -57,8 +58,7 @@ class Keeper:
         self._volume = Volume(mount)
         self._notices = Notices(home)
         self._closing = threading.Event()
-        self._accounts: dict[str, bytes] = {}
-        """Whose is what is kept of a user."""
+        self._back = TakingBack(home, self._volume, self._notices, lambda: self._pulse())
         self._quiet: dict[Path, tuple[int, ...]] = {}
         """Datasets and runs of which all is kept, each with the times of its files then."""
         self._whole: dict[Path, str] = {}
@@ -94,102 +94,30 @@ class Keeper:
         if self._closing.is_set():
             raise Closing
 
-    # Taking back
-
     def take_back(self) -> bool:
         """Bring back every dataset and run that the disk lacks; whether the volume could be read at all."""
-        volume, failed = self._volume, []
-        if not volume.mounted:
+        if not self._volume.mounted:
             self._notices.say(
                 "volume",
-                f"FTAPP_VOLUME is {volume.mount}, and there is no such folder: nothing outlives this disk. "
+                f"FTAPP_VOLUME is {self._volume.mount}, and there is no such folder: nothing outlives this disk. "
                 "Mount a volume there, or take the variable away.",
             )
             return False
         try:
             self._delete_marked()
-            wanted = [
-                (user, kind, name)
-                for user in volume.users()
-                if self._is_theirs(user)
-                for kind in KINDS
-                for name in volume.names(user, kind)
-                if not (self._home / user / kind / name).exists()
-            ]
-            waiting: list[tuple[Path, Path]] = []
-            for done, (user, kind, name) in enumerate(wanted):
-                self._pulse()
-                told = f"{len(wanted) - done} datasets and runs are being taken back from {volume.mount}."
-                self._notices.say("volume", told)
-                try:
-                    failed += self._take_back_one(user, kind, name, waiting)
-                except (OSError, StorageError) as error:
-                    log.warning("%s (%s): %s", name, user, error)
-                    failed.append(name)
-            for draft, place in waiting:
-                draft.rename(place)
+            damaged = self._back.take_back()
         except (OSError, StorageError) as error:
-            self._notices.say("volume", f"{volume.mount} cannot be read: {_reason(error)}. It is tried again.")
+            told = f"{self._volume.mount} cannot be read: {reason(error)}. It is tried again."
+            self._notices.say("volume", told)
             return False
-        if wanted:
-            log.info("Taken back from %s: %d datasets and runs; damaged: %d", volume.mount, len(wanted), len(failed))
         self._notices.say("volume", "")
-        self._notices.say("damaged", _told_of_damaged(len(failed)))
+        self._notices.say(
+            "damaged",
+            f"{damaged} pieces of datasets and runs could not be taken back: the log says which and why."
+            if damaged
+            else "",
+        )
         return True
-
-    def _is_theirs(self, user: str) -> bool:
-        """Whether the folder here and what is kept under that name are one account's, which then is known to both."""
-        item, here = self._volume.item(user, "account", ACCOUNT), self._home / user / ACCOUNT
-        if ACCOUNT not in item.parts:
-            if here.exists():
-                self._put(item, account_part(here))
-            return True
-        if user not in self._accounts:
-            try:
-                with workplace(self._home, LINKS) as place:
-                    item.take_back(ACCOUNT, place, self._pulse)
-                    self._accounts[user] = (place / ACCOUNT).read_bytes()
-                    here.parent.mkdir(parents=True, exist_ok=True)
-                    with suppress(FileExistsError):
-                        os.link(place / ACCOUNT, here)
-            except StorageError as error:
-                log.warning("Whose the things of %s are cannot be read (%s): they are left.", user, error)
-                self._accounts[user] = b""
-            if here.exists() and here.read_bytes() != self._accounts[user] != b"":
-                log.warning("What is kept of %s is of another account, called so before: it is left.", user)
-        return here.exists() and here.read_bytes() == self._accounts[user]
-
-    def _take_back_one(self, user: str, kind: Kind, name: str, waiting: list[tuple[Path, Path]]) -> list[str]:
-        """Bring one back, whole, at once for whoever looks; what of it was damaged.
-
-        A run that waits for its turn would begin as soon as it is there: it is added to `waiting` instead.
-        """
-        item, place = self._volume.item(user, kind, name), self._home / user / kind / name
-        first = "record" if kind == "runs" else "dataset"
-        if first not in item.parts:
-            return []  # a crash came before anything of it was kept
-        draft, damaged = place.with_name(f".{name}{BACK}"), []
-        shutil.rmtree(draft, ignore_errors=True)
-        try:
-            draft.mkdir(parents=True)
-            item.take_back(first, draft, self._pulse)
-            for part in item.parts:
-                if part != first:
-                    try:
-                        item.take_back(part, draft, self._pulse)
-                    except StorageError as error:
-                        log.warning("%s of %s (%s): %s", part, name, user, error)
-                        damaged.append(part)
-            if kind == "runs" and Job(draft).status(False) == "queued":
-                waiting.append((draft, place))
-            else:
-                draft.rename(place)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-        return damaged
-
-    # Keeping
 
     def keep(self) -> bool:
         """Copy what is new, take away what was deleted; whether nothing failed."""
@@ -208,9 +136,9 @@ class Keeper:
                     else:
                         left = not self._keep_run(user, folder, at_work) or left
                 except (OSError, StorageError) as error:
-                    failed = failed or _reason(error)  # what is smaller may still find room
+                    failed = failed or reason(error)  # what is smaller may still find room
         except (OSError, StorageError) as error:
-            failed = _reason(error)
+            failed = reason(error)
         self._notices.say(
             "volume",
             failed
@@ -223,7 +151,7 @@ class Keeper:
     def _there(self) -> Iterator[tuple[Path, Kind, Path, bool]]:
         """Every dataset and run on the disk: its user's folder, its own, and whether it waits or is at work."""
         for user in self._users():
-            if not self._is_theirs(user.name):
+            if not self._back.is_theirs(user.name):
                 continue
             for report in sorted((user / "datasets").glob("*/report.json")):
                 if not report.parent.name.startswith("."):
@@ -294,26 +222,4 @@ class Keeper:
         return self._whole.get(checkpoint) == now
 
     def _put(self, item: Item, part: Part) -> None:
-        """Copy a part unless it is there; raises FileNotFoundError if its files change meanwhile."""
-        if item.has(part.name, part.fingerprint):
-            return
-        with workplace(self._home, LINKS) as links:
-            linked = [(links / str(number), name) for number, (_, name) in enumerate(part.files)]
-            for (path, _), (link, _) in zip(part.files, linked, strict=True):
-                os.link(path, link)  # stays when the trainer takes its checkpoint away
-            before = fingerprint(linked)
-            item.put(
-                part.name, part.fingerprint, linked, self._pulse, lambda: part.grows or fingerprint(linked) == before
-            )
-
-
-def _reason(error: OSError | StorageError) -> str:
-    told = error.message if isinstance(error, StorageError) else error.strerror or type(error).__name__
-    return told.rstrip(".")
-
-
-def _told_of_damaged(count: int) -> str:
-    """For everybody to read, so without a name of anybody's."""
-    if not count:
-        return ""
-    return f"{count} pieces of datasets and runs could not be taken back from the volume: the log says which and why."
+        keep_part(item, part, self._home, self._pulse)

@@ -53,6 +53,8 @@ class Scheduler:
         self._order = QueueOrder(self._home)
         self._evaluations = EvaluationQueue(self._home)
         self._evaluation_jobs: dict[str, Job] = {}
+        self.one_chat = threading.Lock()
+        """Held while a chat is put into memory: there is room for one, whoever's it is."""
 
     def runs(self, folder: Path) -> Runs:
         """The runs of one user, in that folder."""

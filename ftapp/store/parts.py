@@ -1,11 +1,17 @@
-"""What is kept of a dataset and of a run, part by part: which files each is made of. The keeper asks."""
+"""What is kept of a dataset and of a run, part by part: of which files, and their copying. The keeper asks."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftapp.store.files import workplace
 from ftapp.store.jobs import Job
-from ftapp.store.volume import fingerprint
+from ftapp.store.pieces import Pulse
+from ftapp.store.volume import Item, fingerprint
+
+LINKS = ".keeping-"
+"""How a folder in the home begins in which files wait to be copied."""
 
 RESULTS = ("adapter", "model")
 GROWING = ("events.jsonl", "output.log")
@@ -72,6 +78,18 @@ def inner_part(run: Path, job: Job) -> Part:
     if kind == "publications":
         files = [(path, name) for path, name in files if path.parent == job.folder and path.name in PUBLICATION]
     return _part(f"{kind.removesuffix('s')}-{job.name}", files)
+
+
+def keep_part(item: Item, part: Part, home: Path, pulse: Pulse) -> None:
+    """Copy a part unless it is there; raises FileNotFoundError if its files change meanwhile, OSError, StorageError."""
+    if item.has(part.name, part.fingerprint):
+        return
+    with workplace(home, LINKS) as links:
+        linked = [(links / str(number), name) for number, (_, name) in enumerate(part.files)]
+        for (path, _), (link, _) in zip(part.files, linked, strict=True):
+            os.link(path, link)  # stays when the trainer takes its checkpoint away
+        before = fingerprint(linked)
+        item.put(part.name, part.fingerprint, linked, pulse, lambda: part.grows or fingerprint(linked) == before)
 
 
 def times_of(run: Path) -> tuple[int, ...]:

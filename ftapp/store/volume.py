@@ -8,6 +8,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -153,8 +154,8 @@ class Volume:
         folder = self._root / user / kind / name
         for path in _entries(folder):
             path.unlink(missing_ok=True)
-        if folder.is_dir():
-            folder.rmdir()
+        with suppress(OSError):
+            folder.rmdir()  # where folders are only parts of names there is none any more
         self._items.pop((user, kind, name), None)
 
 

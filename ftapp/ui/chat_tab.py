@@ -69,7 +69,7 @@ def place() -> ChatTab:
     """Put the components on the page."""
     with gr.Row(elem_classes="fields"):
         run = gr.Dropdown(
-            choices=[], label="Run", elem_id="chat-run", interactive=True, filterable=False, scale=3, min_width=220
+            choices=[], label="Run", elem_id="chat-run", interactive=True, filterable=False, scale=3, min_width=300
         )
         checkpoint = gr.Dropdown(
             choices=[("Result", RESULT)], value=RESULT, label="As of", elem_id="chat-checkpoint", interactive=True,

@@ -7,7 +7,7 @@ import gradio as gr
 
 from ftapp.contract.errors import FtappError
 from ftapp.studio import Studio
-from ftapp.ui import edge, fields, form, markup
+from ftapp.ui import downloads, edge, fields, form, markup
 from ftapp.ui.edge import Edge
 
 
@@ -64,4 +64,4 @@ def _export(studio: Studio, *values: form.Value) -> tuple[Any, Any]:
     if config is None:
         return markup.notice("warning", "Correct the values marked ⚠ first."), gr.skip()
     paths = studio.export_sides(config.data, config.seed)
-    return "", gr.update(value=[str(path) for path in paths], visible=True)
+    return "", gr.update(value=[downloads.offered(path) for path in paths], visible=True)

@@ -8,7 +8,7 @@ import gradio as gr
 
 from ftapp.store.exports import Kind
 from ftapp.studio import DEMO, Studio
-from ftapp.ui import confirm, report, rows, sources, tokens
+from ftapp.ui import confirm, downloads, report, rows, sources, tokens
 from ftapp.ui.confirm import Confirmation
 from ftapp.ui.edge import Edge
 from ftapp.ui.report import ProblemsView, ReportView
@@ -145,7 +145,7 @@ def _export(studio: Studio, id: str | None, kind: str) -> Any:
     if not id:
         return gr.skip()
     path = studio.problems_csv(id) if kind == "problems" else studio.export_dataset(id, _kind(kind))
-    return gr.update(value=str(path), visible=True) if path else gr.skip()
+    return gr.update(value=downloads.offered(path), visible=True) if path else gr.skip()
 
 
 def _kind(name: str) -> Kind:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from ftapp.contract.errors import FtappError
 from ftapp.openid import Account, Begun, OpenId
-from ftapp.people import VISITOR, Access, Person
+from ftapp.people import LOCAL, VISITOR, Access, Person
 from ftapp.settings import SignIn
 from ftapp.studios import Studios
 from ftapp.ui import markup
@@ -25,6 +25,8 @@ PATIENCE = 600
 """Seconds that a sign-in may take."""
 MOST = 10_000
 """Sign-ins that are remembered; beyond that the oldest is forgotten."""
+MOST_OF_ONE = 20
+"""Browsers in which one account may be signed in; beyond that it is signed out where it signed in first."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class SignInDesk:
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._begun: OrderedDict[str, tuple[float, Begun]] = OrderedDict()
         self._lock = threading.Lock()
+        # by its name no other host below the same domain, and no page without https, can have set such a cookie
+        self._before = "__Host-" if sign_in.address else ""
 
     def routes(self) -> list[Route]:
         """Where people sign in and out."""
@@ -58,13 +62,14 @@ class SignInDesk:
 
     def asker(self, request: Request) -> Asker:
         """Who sent a request: a visitor, unless their cookie is one that was given out here."""
-        account = self._accounts.get(request.cookies.get(SESSION, ""))
+        account = self._accounts.get(self._given(request, SESSION))
         if account is None or account.expires < time.time():
             return Asker(VISITOR)
         return Asker(self._person(account), account.name)
 
     def _person(self, account: Account) -> Person:
-        allowed = self._access.lets_in(account.name, account.organisations)
+        # an account may be called as whoever sat here before people signed in; what they left is not that account's
+        allowed = account.name != LOCAL.name and self._access.lets_in(account.name, account.organisations)
         return Person(account.name, shared=True) if allowed else VISITOR
 
     async def _login(self, request: Request) -> Response:
@@ -80,7 +85,7 @@ class SignInDesk:
 
     async def _callback(self, request: Request) -> Response:
         with self._lock:
-            started, begun = self._begun.pop(request.cookies.get(BEGUN, ""), (0.0, None))
+            started, begun = self._begun.pop(self._given(request, BEGUN), (0.0, None))
         asked = request.query_params
         same = begun is not None and secrets.compare_digest(begun.state.encode(), asked.get("state", "").encode())
         if begun is None or not same or time.time() - started > PATIENCE:
@@ -94,18 +99,34 @@ class SignInDesk:
             await run_in_threadpool(self._studios.signed_in, self._person(account), account.id, account.token)
         except FtappError as error:
             return _told(error, 403)
+        self._forget(request, account)
         number = self._remember(self._accounts, account)
         answer = RedirectResponse("/", 303)
-        answer.delete_cookie(BEGUN, path="/")
+        self._give(answer, BEGUN, "", 0)
         self._give(answer, SESSION, number, int(account.expires - time.time()))
         return answer
 
     async def _logout(self, request: Request) -> Response:
-        with self._lock:
-            self._accounts.pop(request.cookies.get(SESSION, ""), None)
+        self._forget(request)
         answer = RedirectResponse("/", 303)
-        answer.delete_cookie(SESSION, path="/")
+        self._give(answer, SESSION, "", 0)
         return answer
+
+    def _forget(self, request: Request, account: Account | None = None) -> None:
+        """End the sign-in of this browser, those whose time is over, and the first ones of an account with too many."""
+        with self._lock:
+            self._accounts.pop(self._given(request, SESSION), None)
+            now, same = time.time(), []
+            for number, known in list(self._accounts.items()):
+                if known.expires < now:
+                    del self._accounts[number]
+                elif account and known.id == account.id:
+                    same.append(number)
+            for number in same[: max(0, len(same) + 1 - MOST_OF_ONE)]:
+                del self._accounts[number]
+
+    def _given(self, request: Request, name: str) -> str:
+        return request.cookies.get(self._before + name, "")
 
     def _remember(self, kept: "OrderedDict[str, Any]", value: Any) -> str:
         number = secrets.token_urlsafe(32)
@@ -117,7 +138,9 @@ class SignInDesk:
 
     def _give(self, answer: Response, name: str, number: str, seconds: int) -> None:
         secure = self._sign_in.address is not None
-        answer.set_cookie(name, number, max_age=seconds, httponly=True, samesite="lax", secure=secure, path="/")
+        answer.set_cookie(
+            self._before + name, number, max_age=seconds, httponly=True, samesite="lax", secure=secure, path="/"
+        )
 
 
 def _told(error: FtappError, status: int) -> Response:

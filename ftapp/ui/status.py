@@ -135,10 +135,10 @@ def _used(name: str, value: object) -> str:
     return str(form.to_value(value))
 
 
-def samples(view: JobView[RunConfig], count: int = 3) -> str:
-    """The last answers to held-out prompts that the worker wrote on the way."""
-    shown = []
-    for sample in view.state.samples[::-1][:count]:
+def samples(view: JobView[RunConfig]) -> str:
+    """The answers to held-out prompts that the worker wrote at the last measurement."""
+    told, shown = view.state.samples, []
+    for sample in [one for one in told if one.step == told[-1].step]:
         turns = (
             markup.bubble("user", sample.prompt)
             + markup.bubble("assistant", sample.answer, "The model")

@@ -194,11 +194,12 @@ def choices(studio: Studio) -> list[tuple[str, str]]:
 
 
 def chosen(studio: Studio, name: str | None) -> Any:
-    """The list of runs, with the run that was chosen, else the newest active one, else the newest."""
+    """The list of runs, with the run that was chosen, else the one at work, one that waits, or the newest."""
     views = studio.runs()
     names = [view.name for view in views]
     if name not in names:
-        name = next((view.name for view in views if view.active), names[0] if names else None)
+        views.sort(key=lambda view: (not view.active, view.status == "queued"))
+        name = views[0].name if views else None
     return gr.update(choices=choices(studio), value=name, visible=bool(names))
 
 

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, snapshot_download
+import httpx2
+from huggingface_hub import HfApi, ModelCard, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from tqdm import tqdm
 
 from ftapp.contract import events as ev
@@ -39,6 +41,7 @@ def find_files(model: ModelConfig, token: str | None, say: Say, weights: bool = 
         return folder, None
     say(ev.Phase(name="downloading"))
     with told(model.id):
+        _refuse_hidden(model.id, token)
         found = Path(
             snapshot_download(
                 model.id,
@@ -76,6 +79,20 @@ def _telling(say: Say) -> type:
             return drawn
 
     return Telling
+
+
+def _refuse_hidden(id: str, token: str | None) -> None:
+    """Raise what the Hub says if this token may not read the model: somebody else's may have put it into the cache."""
+    try:
+        HfApi(token=token or False).auth_check(id)
+    except HfHubHTTPError as error:
+        if error.response is None or error.response.status_code not in (401, 403, 404):
+            return
+        if token is None:
+            raise
+        _refuse_hidden(id, None)  # a token that is over takes nothing away that is everybody's
+    except (OSError, httpx2.TransportError):
+        pass  # without the Hub, what was downloaded before does
 
 
 def licence(folder: Path) -> str | None:

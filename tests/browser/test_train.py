@@ -1,5 +1,6 @@
 """The Train tab in a real browser: the queue, the list of all runs, the curves, and what a failure offers."""
 
+import re
 from pathlib import Path
 
 import psutil
@@ -39,6 +40,7 @@ def test_waiting_runs_are_put_in_order_taken_out_and_put_back(page: Page, served
     wait_for_step(studio, first, 1)
     page.goto(served.url)
     tab(page, "Train")
+    expect(page.locator("#train-run input")).to_have_value(re.compile(first))  # the one at work, not the newest
     tab(page, "All runs and the queue")
     expect(page.locator("#history-queue")).to_contain_text("2 runs wait for the machine")
     waiting = page.locator("#history-waiting label")
@@ -140,8 +142,9 @@ def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, serve
     tab(page, "Train")
     wait_for(lambda: len(losses_on_screen(page)) == 41, "the curve")
 
-    # somebody zooms in and points at the curve: both last while it grows
+    # somebody zooms in: that lasts while the curve grows, as it is the same chart
     chart = page.locator("#train-loss .js-plotly-plot")
+    chart.evaluate("chart => chart.same = true")
     area = chart.locator(".draglayer .nsewdrag").first
     area.scroll_into_view_if_needed()
     box = area.bounding_box()
@@ -153,13 +156,10 @@ def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, serve
     page.mouse.up()
     wait_for(lambda: zoomed(page)[0] > 5, "the zoom")
     zoom = zoomed(page)
-    area.hover()
-    expect(chart.locator(".hoverlayer")).to_contain_text("held-out loss")
-    pointed_at = chart.locator(".hoverlayer").text_content()
     step(42)
     wait_for(lambda: len(losses_on_screen(page)) == 42, "the next step")
     assert zoomed(page) == zoom
-    assert chart.locator(".hoverlayer").text_content() == pointed_at
+    assert chart.evaluate("chart => chart.same")
     tab(page, "Configure")
     tab(page, "Train")
     wait_for(lambda: len(losses_on_screen(page)) == 42, "the whole curve, though its chart may be another")

@@ -124,3 +124,34 @@ def test_a_repository_is_free_ones_own_or_somebody_elses(hub: Hub, tmp_path: Pat
         [sys.executable, "-c", code], env=hub.env(tmp_path / "hf"), capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == ["private=False writable=True None", "private=False writable=False None"]
+
+
+FIND = (
+    "import sys\nfrom ftapp.contract.config import ModelConfig\nfrom ftapp.contract.errors import FtappError\n"
+    "from ftapp.workers.sources import find_files\n"
+    "try:\n    print(find_files(ModelConfig(id=sys.argv[1]), sys.argv[2] or None, lambda: None, weights=False)[0])\n"
+    "except FtappError as error:\n    print(error.message)\n"
+)
+MAKE = (
+    "import sys\nfrom huggingface_hub import HfApi\napi = HfApi()\n"
+    "for name, private in (('alice/own', True), ('alice/gated', False)):\n"
+    "    api.create_repo(name, private=private)\n"
+    "    api.upload_folder(repo_id=name, folder_path=sys.argv[1], ignore_patterns='*.safetensors')\n"
+)
+
+
+def test_a_cache_for_all_gives_nobody_what_the_hub_refuses_them(hub: Hub, tiny_llama: Path, tmp_path: Path) -> None:
+    env = hub.env(tmp_path / "hf", "hf_alice", xet=False)
+    subprocess.run([sys.executable, "-c", MAKE, str(tiny_llama)], env=env, check=True, capture_output=True)
+    hub.gate("alice/gated")
+    env = hub.env(tmp_path / "hf")
+
+    def find(model: str, token: str, env: dict[str, str] = env) -> str:
+        done = subprocess.run([sys.executable, "-c", FIND, model, token], env=env, capture_output=True, text=True)
+        return done.stdout.strip() or done.stderr
+
+    for model, words in (("alice/own", "There is no model or repository"), ("alice/gated", "alice/gated is gated")):
+        assert (Path(find(model, "hf_alice")) / "config.json").is_file()
+        assert words in find(model, "hf_bob")
+    away = env | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    assert (Path(find("alice/own", "hf_alice", away)) / "config.json").is_file(), "without the Hub, what is there does"

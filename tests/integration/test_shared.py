@@ -51,13 +51,17 @@ class Shared:
     def signed_in(self, name: str) -> httpx2.Client:
         """One whose person has signed in."""
         client = self.client()
+        self.sign_in(client, name)
+        return client
+
+    def sign_in(self, client: httpx2.Client, name: str) -> None:
+        """Go to the provider and come back."""
         away = client.get("/login")
         assert away.status_code == 303
         page = client.get(away.headers["location"])
         fields = dict(re.findall(r"type=hidden name='(.+?)' value='(.*?)'", page.text))
         back = client.post(str(page.url).split("?")[0], data={**fields, "user": name})
         assert client.get(back.headers["location"]).status_code == 303
-        return client
 
     def snapshot(self, name: str = "alice") -> str:
         """Everything in a person's folder."""
@@ -97,7 +101,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
             "FTAPP_ALLOWED": "alice, Bob,lab", "OAUTH_CLIENT_ID": CLIENT_ID, "OAUTH_CLIENT_SECRET": CLIENT_SECRET,
             "OAUTH_SCOPES": "openid profile contribute-repos", "OPENID_PROVIDER_URL": hub.url,
             "FTAPP_MAX_REQUESTS": "100000", "FTAPP_MAX_ROWS": "1000", "FTAPP_MAX_UPLOAD_MB": "1",
+            "TMPDIR": str(folder / "tmp"),
         }  # fmt: skip
+        (folder / "tmp").mkdir()  # else the home were in the folder for temporary files, where Gradio trusts all
         with log.open("wb") as out:
             process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=out, stderr=out)
         one = Shared(f"http://127.0.0.1:{port}", home, hub, log, job.name, dataset)
@@ -253,6 +259,41 @@ def test_files_are_their_owners(shared: Shared, handlers: list[tuple[int, list[d
     assert bob.get(f"/artifacts/{shared.run}/1.zip").status_code == 404
 
 
+def test_what_is_exported_can_be_saved_by_whose_it_is(
+    shared: Shared, handlers: list[tuple[int, list[dict[str, Any]]]]
+) -> None:
+    alice, bob = shared.signed_in("alice"), shared.signed_in("bob")
+    events = alice.get("/config").json()
+    names = {one["id"]: one["props"].get("elem_id") for one in events["components"]}
+    for event in events["dependencies"]:
+        outputs = [names[id] for id in event["outputs"]]
+        if outputs == ["dataset-exported"]:
+            told = call(alice, event["id"], [shared.dataset], "session-of-alice-3").text
+        elif event["backend_fn"] and outputs[:1] == ["config-code-problem"] and len(outputs) == 2:
+            inputs = next(inputs for index, inputs in handlers if index == event["id"])
+            told = call(alice, event["id"], values(shared, inputs), "session-of-alice-3").text
+        else:
+            continue
+        assert '"success":true' in told
+        for path in re.findall(r'"path":"(.+?)"', told):
+            saved = alice.get(f"/gradio_api/file={path}")
+            assert saved.status_code == 200
+            assert SECRET in saved.text or path.endswith(".parquet")
+            assert bob.get(f"/gradio_api/file={path}").status_code == 403
+    assert len(list((shared.home / "alice" / "exports").glob("*"))) == 3
+
+
+def test_a_file_offers_nothing_by_what_it_says(shared: Shared) -> None:
+    alice = shared.signed_in("alice")
+    own = str(shared.home / "alice" / "account")
+    [path] = upload(alice, "x.json", json.dumps({"path": own}).encode()).json()
+    assert own in alice.get(f"/gradio_api/file={path}").text
+    assert (
+        alice.get(f"/gradio_api/file={own}").text
+        == '{"error":"That file is not yours.","detail":"That file is not yours."}'
+    )
+
+
 def test_rows_have_a_limit(shared: Shared, handlers: list[tuple[int, list[dict[str, Any]]]]) -> None:
     carol = shared.signed_in("carol")  # let in as one of an organisation
     rows = "".join(json.dumps({"prompt": f"q{n}", "completion": "a"}) + "\n" for n in range(1001))
@@ -272,6 +313,8 @@ def test_sessions_are_their_owners(shared: Shared, handlers: list[tuple[int, lis
     for path, asked in (("queue/data", {"session_hash": "of-alice-alone"}), ("heartbeat/of-alice-alone", {})):
         assert bob.get(f"/gradio_api/{path}", params=asked).status_code == 403
         assert shared.client().get(f"/gradio_api/{path}", params=asked).status_code == 403
+    # by Gradio's other way of reading a session, an event that is not known is the name of one
+    assert bob.get("/gradio_api/call/x/of-alice-alone").status_code == 404
     for path in ("cancel", "reset"):
         body = {"session_hash": "of-alice-alone", "fn_index": list_of, "event_id": "x"}
         assert bob.post(f"/gradio_api/{path}", json=body).status_code == 403
@@ -297,7 +340,10 @@ def test_a_sign_in_counts_only_in_the_browser_that_began_it(shared: Shared) -> N
     assert refused.status_code == 403
     assert "did not confirm the sign-in" in refused.text
     alice = shared.signed_in("alice")
+    before = alice.cookies["ftapp_session"]
+    shared.sign_in(alice, "alice")
     kept = alice.cookies["ftapp_session"]
+    assert upload(shared.client(ftapp_session=before), "x.jsonl", b"{}").status_code == 403, "it took its place"
     assert alice.post("/logout", headers={"Origin": "https://elsewhere.example"}).status_code == 403
     assert alice.post("/logout", headers={"Origin": shared.url}).status_code == 303
     again = shared.client(ftapp_session=kept)

@@ -2,22 +2,23 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import httpx2
 import pytest
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from ftapp.settings import read_settings
-from ftapp.ui.gate import MAX_BODY, Gate
+from ftapp.ui.gate import MAX_BODY, MOST_AT_ONCE, Gate, Rate
 
 
 async def behind(scope: Scope, receive: Receive, send: Send) -> None:
     """What the gate protects: says what reached it."""
-    body = await Request(scope, receive).body()
+    body = b"".join([piece async for piece in Request(scope, receive).stream()])
     told = {"path": scope["path"], "size": len(body), "file": {"path": "/cache/offered"}}
     await JSONResponse(["/cache/uploaded"] if scope["path"].endswith("/upload") else told)(scope, receive, send)
 
@@ -58,9 +59,38 @@ def test_another_site_may_not_act(local: Gate) -> None:
         assert answer.status_code == status, origin
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ({"Origin": "http://evil.example", "X-Forwarded-Host": "evil.example"}, 403),
+        ({"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "https://far.example", "Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "https://hub.example", "Sec-Fetch-Site": "same-origin"}, 200),  # a proxy changed the host
+        ({"Origin": "http://far.example"}, 200),
+        ({}, 200),
+    ],
+)
+def test_another_site_may_not_act_by_what_a_browser_knows_of_it(sent: dict[str, str], status: int) -> None:
+    auth = ("ann", "päss:word")
+    answer = ask(with_password(), "POST", "/gradio_api/cancel", "far.example", json={}, headers=sent, auth=auth)
+    assert answer.status_code == status
+
+
+def test_another_site_may_not_read() -> None:
+    gate, auth = with_password(), ("ann", "päss:word")
+    for sent, status in (
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),  # a link to here
+    ):
+        assert ask(gate, "GET", "/config", "far.example", headers=sent, auth=auth).status_code == status
+    assert ask(gate, "OPTIONS", "/config", "far.example", auth=auth).status_code == 405
+
+
 def test_a_password_is_asked_of_everybody_for_everything() -> None:
     gate = with_password()
-    for path in ("/", "/config", "/gradio_api/queue/join", "/artifacts/x/1.zip", "/assets/x.js"):
+    for path in ("/", "/config", "/gradio_api/info", "/artifacts/x/1.zip", "/assets/x.js"):
         for auth in (None, ("ann", "wrong"), ("other", "päss:word"), ("ann", "")):
             answer = ask(gate, "GET", path, "far.example", auth=auth)
             assert answer.status_code == 401, (path, auth)
@@ -85,6 +115,113 @@ def test_requests_have_a_rate() -> None:
     assert [ask(gate, "GET", "/").status_code for _ in range(4)] == [200, 200, 200, 429]
 
 
+def test_requests_at_once_have_a_limit() -> None:
+    rate = Rate(MOST_AT_ONCE + 2)
+    assert [rate.begin("ann") for _ in range(MOST_AT_ONCE + 1)] == [True] * MOST_AT_ONCE + [False]
+    assert rate.begin("bob")
+    rate.end("ann")
+    assert rate.begin("ann")
+
+
+@pytest.mark.parametrize(
+    ("proxied", "same"),
+    [
+        (("6.6.6.6, 5.5.5.5", "7.7.7.7, 5.5.5.5, 10.1.2.3"), True),  # what stands before, anybody may have written
+        (("5.5.5.5", "5.5.5.6"), False),
+        (("2a00:1:2:3::1", "2a00:1:2:3:ffff::2"), True),
+        (("2a00:1:2:3::1", "2a00:1:2:4::1"), False),
+        (("nonsense", "x" * 1000), True),
+    ],
+)
+def test_the_rate_of_nobody_known_goes_by_address(proxied: tuple[str, str], same: bool) -> None:
+    gate = Gate(behind, replace(read_settings(), max_requests=1, space_id="a/b"), None)
+    asked = [ask(gate, "GET", "/", headers={"X-Forwarded-For": one}).status_code for one in proxied]
+    assert asked == [200, 429 if same else 200]
+
+
+def test_of_gradios_own_only_what_the_page_uses_is_open(local: Gate) -> None:
+    for path in (
+        "call/x/another-session", "call/v2/x/y", "component_server", "component_server/", "dev/reload", "deep_link",
+        "file/etc/passwd", "proxy=https://x", "queue/join/", "stream/x", "custom_component/a/client/b/c",
+        "queue/join%0A", "upload%0A", "mcp/",
+    ):  # fmt: skip
+        assert ask(local, "GET", f"/gradio_api/{path}").status_code == 404, path
+    for path in ("queue/data?session_hash=x", "heartbeat/x", "info", "run/predict", "theme.css"):
+        assert ask(local, "GET", f"/gradio_api/{path}").status_code == 200, path
+
+
+def test_behind_a_path_the_same_is_closed() -> None:
+    async def below(scope: Scope, receive: Receive, send: Send) -> None:
+        await Gate(behind, read_settings(), None)({**scope, "root_path": "/tuner"}, receive, send)
+
+    transport = httpx2.ASGITransport(below)
+
+    async def asked(path: str) -> int:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return (await client.get(path)).status_code
+
+    assert asyncio.run(asked("/tuner/gradio_api/info")) == 200
+    assert asyncio.run(asked("/tuner/gradio_api/dev/reload")) == 404
+    assert asyncio.run(asked("/tuner/gradio_api/file=/etc/passwd")) == 403
+
+
+def test_sessions_have_names_of_a_length(local: Gate) -> None:
+    for name in ("x" * 65, "", "a b", "é"):
+        assert ask(local, "POST", "/gradio_api/reset", json={"session_hash": name}).status_code == 403
+        assert ask(local, "GET", "/gradio_api/queue/data", params={"session_hash": name}).status_code == 403
+    assert ask(local, "POST", "/gradio_api/reset", json={"session_hash": "x" * 64}).status_code == 200
+
+
+def test_an_upload_is_never_more_than_may_be(local: Gate) -> None:
+    gate = Gate(behind, replace(read_settings(), max_upload_bytes=1000), None)
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 2**16
+
+    assert ask(gate, "POST", "/gradio_api/upload", content=b"x" * 2**21).status_code == 413
+    with pytest.raises(ClientDisconnect):  # of no length that is told
+        ask(gate, "POST", "/gradio_api/upload", content=endless())
+    assert ask(gate, "POST", "/gradio_api/upload", content=b"x" * 1000).status_code == 200
+
+
+def test_a_body_has_a_time(local: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ftapp.ui.gate.BODY_SECONDS", 0.05)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(5)
+        yield b"}"
+
+    async def receives() -> Message:
+        return {"type": "http.request", "body": await anext(pieces), "more_body": True}
+
+    pieces, sent = slow(), list[Message]()
+
+    async def sends(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/gradio_api/cancel", "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+    }  # fmt: skip
+    asyncio.run(local(scope, receives, sends))
+    assert sent[0]["status"] == 408
+
+
+def test_an_upload_offers_no_file_by_what_is_in_it(local: Gate) -> None:
+    async def own(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/gradio_api/upload":
+            await JSONResponse(["/cache/own.json"])(scope, receive, send)
+        else:
+            await JSONResponse({"path": "/somebody/elses"})(scope, receive, send)
+
+    gate = Gate(own, read_settings(), None)
+    ask(gate, "POST", "/gradio_api/upload", content=b"")
+    assert ask(gate, "GET", "/gradio_api/file=/cache/own.json").json() == {"path": "/somebody/elses"}
+    assert ask(gate, "GET", "/gradio_api/file=/somebody/elses").status_code == 403
+
+
 def test_only_files_that_came_from_here_can_be_named(local: Gate) -> None:
     def named(path: str) -> int:
         told = {"data": [[{"path": path, "meta": {"_type": "gradio.FileData"}}]]}
@@ -96,7 +233,9 @@ def test_only_files_that_came_from_here_can_be_named(local: Gate) -> None:
     assert named("/cache/uploaded") == 200
     assert ask(local, "GET", "/gradio_api/file=/cache/uploaded").status_code == 200
     assert ask(local, "GET", "/gradio_api/file=/cache/../etc/passwd").status_code == 403
-    assert named("/cache/offered") == 200, "it was offered by the answers before"
+    assert named("/cache/offered") == 403
+    ask(local, "GET", "/gradio_api/queue/data?session_hash=x")
+    assert named("/cache/offered") == 200, "it was offered by an event"
 
 
 def test_a_file_in_a_text_is_not_offered(local: Gate) -> None:
@@ -104,5 +243,5 @@ def test_a_file_in_a_text_is_not_offered(local: Gate) -> None:
         await JSONResponse({"text": '{"path": "/somebody/elses"}'})(scope, receive, send)
 
     gate = Gate(echo, read_settings(), None)
-    assert ask(gate, "POST", "/gradio_api/queue/join", json={}).status_code == 200
+    assert ask(gate, "GET", "/gradio_api/queue/data?session_hash=x").status_code == 200
     assert ask(gate, "GET", "/gradio_api/file=/somebody/elses").status_code == 403

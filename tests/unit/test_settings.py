@@ -78,6 +78,8 @@ def test_what_is_set_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
         ("FTAPP_STOP_GRACE", "-1"),
         ("FTAPP_DEVICES", "all"),
         ("FTAPP_CHAT_IDLE", "inf"),
+        ("FTAPP_VOLUME", "data"),
+        ("FTAPP_SLEEP", "-2"),
         ("FTAPP_HOME", "~no-such-user/x"),
     ],
 )

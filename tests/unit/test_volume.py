@@ -24,7 +24,7 @@ from ftapp.settings import read_settings
 from ftapp.store.checkpoints import is_whole, last_whole
 from ftapp.store.jobs import Job
 from ftapp.store.pieces import TRAILER, is_intact, trailer_of, unpack, write_piece
-from ftapp.store.volume import Item, fingerprint
+from ftapp.store.volume import Item, fingerprint, mark_deleted
 from ftapp.studio import Studio
 from ftapp.ui.notices import shown
 from tests.running import config_for, end, write_rows
@@ -76,6 +76,8 @@ def test_a_torn_piece_is_recognised_wherever_it_was_cut(
     assert not is_intact(piece, quiet)
     with pytest.raises(StorageError, match="not written whole"):
         unpack(piece, tmp_path / "back", quiet)
+    piece.write_bytes(whole[:1000] + whole[-TRAILER:])
+    assert trailer_of(piece) is None
 
 
 def test_a_changed_byte_and_a_name_that_leads_out_are_refused(files: list[tuple[Path, str]], tmp_path: Path) -> None:
@@ -288,6 +290,11 @@ def test_what_was_deleted_is_deleted_there_and_what_is_only_missing_is_not(
     assert kept(mount) == ["record"]
     assert keeper(here, mount).take_back()
     assert [row.name for row in here.history()] == [other.name]
+    mark_deleted(home / "local", "runs", other.name)
+    assert one.keep(), "a look between the mark and the deletion"
+    shutil.rmtree(other.folder)
+    assert one.keep()
+    assert kept(mount) == []
 
 
 def test_a_killed_keeper_leaves_nothing_that_counts_and_the_next_one_goes_on(
@@ -332,9 +339,7 @@ def test_damage_on_the_volume_costs_no_more_than_what_is_damaged(
     assert one.take_back()
     assert [row.name for row in again.history()] == [run.name]
     assert last_whole(run.folder / "checkpoints") == run.folder / "checkpoints" / "checkpoint-1"
-    assert again.notices() == [
-        "2 pieces of datasets and runs could not be taken back from the volume: the log says which and why."
-    ]
+    assert again.notices() == ["2 pieces of datasets and runs could not be taken back: the log says which and why."]
     assert f"checkpoint-2 of {run.name} (local)" in caplog.text
     assert f"{other.name} (local)" in caplog.text
     assert one.keep()
