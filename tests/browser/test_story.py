@@ -1,6 +1,7 @@
 """The whole job through the page, as a new user would do it; and what must survive a reload and a killed server."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,13 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
+from ftapp.contract.events import Finished
 from ftapp.demo.scoring import json_answer_right
 from ftapp.settings import Settings
 from ftapp.studio import DEMO_FOLDER, Studio
 from tests.browser.conftest import TOKEN, Served
 from tests.hub.fixture import Hub
-from tests.running import config_for, wait_for, wait_for_step
+from tests.running import config_for, end, wait_for, wait_for_step
 
 MINUTES = 60_000
 
@@ -129,11 +131,16 @@ def _ask_the_pushed(hub: Hub, tmp_path: Path, question: str) -> str:
     return next(line for line in done.stdout.splitlines() if line.startswith("ANSWER")).removeprefix("ANSWER").strip()
 
 
+def _studio(served: Served) -> Studio:
+    """The same home, seen from below the page."""
+    return Studio(Settings(served.home, "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
+
+
 def _long_run(served: Served, tmp_path: Path) -> tuple[Studio, str]:
     """A run that the page did not start, on a tiny model, long enough to be looked at."""
     from tests.models import make
 
-    studio = Studio(Settings(served.home, "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
+    studio = _studio(served)
     config = config_for(studio, make("llama", tmp_path / "tiny"), tmp_path / "rows", duration={"epochs": 500})
     run = studio.start_training(config)
     wait_for_step(studio, run, 2)
@@ -183,6 +190,29 @@ def test_an_event_is_soon_on_the_screen_and_a_killed_worker_is_lost(page: Page, 
     psutil.Process(started.pid).kill()
     expect(page.locator("#train-status")).to_contain_text("Lost")
     expect(page.locator("#train-status")).to_contain_text("killed")
+
+
+@pytest.mark.opens_the_page_later
+def test_each_way_from_a_run_takes_that_run_along(page: Page, served: Served, tmp_path: Path) -> None:
+    studio = _studio(served)
+    config = config_for(studio, tmp_path / "no-model", tmp_path / "rows")
+    names = []
+    for _ in range(2):
+        job = end(studio._jobs.create(config), Finished(artifact="adapter"))
+        (job.folder / "adapter").mkdir()
+        names.append(job.name)
+    page.goto(served.url)
+    tab(page, "Train")
+    chosen = page.locator("#train-run input")
+    expect(chosen).to_have_value(re.compile("finished"))
+    name = next(one for one in names if one not in chosen.input_value())
+    chosen.click()
+    page.get_by_role("option", name=name).click()
+    expect(chosen).to_have_value(re.compile(name))
+    for way in ("evaluate", "chat", "publish"):
+        page.locator(f"#train-{way}").click()
+        expect(page.locator(f"#{way}-run input")).to_have_value(name)
+        tab(page, "Train")
 
 
 def test_the_empty_page_says_what_to_do_next(page: Page) -> None:
