@@ -17,7 +17,7 @@ gc.disable()  # what is imported stays: the collector would look through it agai
 import ftapp.ui.stubs  # noqa: F401
 from ftapp.contract.errors import ConfigError, FtappError
 from ftapp.processes.watching import start_watching
-from ftapp.settings import Settings, read_settings
+from ftapp.settings import LOOPBACK, Settings, read_settings
 from ftapp.studios import Studios
 from ftapp.ui import downloads
 from ftapp.ui.gate import Gate
@@ -64,6 +64,7 @@ class App:
         except OSError as error:
             log.warning("Cannot clear up after an earlier process: %s", error)
         self.page.queue(default_concurrency_limit=8)
+        _pass_the_proxy_by()
         without_reloading()
         try:
             self.page.launch(
@@ -77,6 +78,7 @@ class App:
                 enable_monitoring=False,
                 show_error=False,
                 footer_links=[],
+                _frontend=False,  # else it gives up if the machine is so busy that its first answer takes 3 seconds
                 state_session_capacity=PAGES_KEPT,
                 max_file_size=self.settings.max_upload_bytes,
                 theme=theme(),
@@ -104,6 +106,12 @@ class App:
                 self.studios.close_idle()
             except Exception:
                 log.exception("cannot close what is idle")
+
+
+def _pass_the_proxy_by() -> None:
+    """Gradio asks its own page whether it is up, which a proxy that the environment names could not."""
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), *LOOPBACK]))
 
 
 def create_app(settings: Settings) -> App:
