@@ -22,7 +22,8 @@ def upload(page: Page, *paths: Path) -> None:
 
 def choose(page: Page, column: str, value: str) -> None:
     page.locator(f"#dataset-column-{column} input").click()
-    page.get_by_role("option", name=value, exact=True).click()
+    # of this list: another may still be about to close
+    page.locator(f"#dataset-column-{column}").get_by_role("option", name=value, exact=True).click()
 
 
 def test_unknown_columns_are_mapped_with_the_result_in_sight(page: Page, tmp_path: Path) -> None:

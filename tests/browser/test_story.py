@@ -17,7 +17,7 @@ from ftapp.settings import Settings
 from ftapp.studio import DEMO_FOLDER, Studio
 from tests.browser.conftest import TOKEN, Served
 from tests.hub.fixture import Hub
-from tests.running import config_for, end, wait_for, wait_for_step
+from tests.running import config_for, recorded, wait_for, wait_for_step
 
 MINUTES = 60_000
 
@@ -198,7 +198,7 @@ def test_each_way_from_a_run_takes_that_run_along(page: Page, served: Served, tm
     config = config_for(studio, tmp_path / "no-model", tmp_path / "rows")
     names = []
     for _ in range(2):
-        job = end(studio._jobs.create(config), Finished(artifact="adapter"))
+        job = recorded(studio, config, Finished(artifact="adapter"))
         (job.folder / "adapter").mkdir()
         names.append(job.name)
     page.goto(served.url)

@@ -16,7 +16,7 @@ from ftapp.studio import Studio
 from tests.browser.conftest import Served
 from tests.browser.test_story import losses_on_screen, tab
 from tests.models import make
-from tests.running import WORKER, config_for, end, wait_for, wait_for_step, write_rows
+from tests.running import WORKER, config_for, recorded, wait_for, wait_for_step, write_rows
 
 
 def own(served: Served) -> Studio:
@@ -69,10 +69,8 @@ def test_runs_are_searched_named_compared_and_deleted(page: Page, served: Served
     info = studio.add_dataset(write_rows(tmp_path / "sums.jsonl"), "sums.jsonl")
     runs = []
     for rank, loss in ((8, 2.0), (16, 1.5), (32, 1.0)):  # fmt: skip
-        job = studio._jobs.create(
-            parse_run_config({"data": {"dataset": info.id}, "method": {"type": "lora", "rank": rank}})
-        )
-        runs.append(end(job, ev.Finished(artifact="adapter"), (3.0, loss)).name)
+        config = parse_run_config({"data": {"dataset": info.id}, "method": {"type": "lora", "rank": rank}})
+        runs.append(recorded(studio, config, ev.Finished(artifact="adapter"), (3.0, loss)).name)
     page.goto(served.url)
     tab(page, "Train")
     tab(page, "All runs and the queue")
@@ -113,7 +111,7 @@ def test_a_failed_run_starts_again_with_what_its_failure_suggests(page: Page, se
     failed = ev.Failed(
         kind="memory", message="Out of memory.", hint="Try fewer.", changes={"batch.micro_size": 4}, traceback=""
     )
-    name = end(studio._jobs.create(config), failed).name
+    name = recorded(studio, config, failed).name
     page.goto(served.url)
     tab(page, "Train")
     expect(page.locator("#train-status")).to_contain_text("Out of memory.")
@@ -128,8 +126,8 @@ def test_a_failed_run_starts_again_with_what_its_failure_suggests(page: Page, se
 @pytest.mark.opens_the_page_later
 def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, served: Served) -> None:
     studio = own(served)
-    job = studio._jobs.create(parse_run_config({"data": {"dataset": "sums"}}))
-    end(job, losses=tuple(2.0 + number % 2 for number in range(40)))
+    config = parse_run_config({"data": {"dataset": "sums"}})
+    job = recorded(studio, config, losses=tuple(2.0 + number % 2 for number in range(40)))
     log = EventLog(job.folder / "events.jsonl")
 
     def step(number: int) -> None:

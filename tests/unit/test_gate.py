@@ -3,10 +3,11 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import pytest
@@ -18,6 +19,8 @@ from ftapp.settings import read_settings
 from ftapp.ui.gate import MAX_BODY, PAGES, Gate
 from ftapp.ui.ledgers import MOST_AT_ONCE, Rate
 
+T = TypeVar("T")
+
 
 async def behind(scope: Scope, receive: Receive, send: Send) -> None:
     """What the gate protects: says what reached it."""
@@ -26,13 +29,19 @@ async def behind(scope: Scope, receive: Receive, send: Send) -> None:
     await JSONResponse(["/cache/uploaded"] if scope["path"].endswith("/upload") else told)(scope, receive, send)
 
 
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """In a thread of its own: this one may have a browser's event loop."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
 def ask(gate: Gate, method: str, path: str, host: str = "127.0.0.1:7860", **options: Any) -> httpx2.Response:
     async def asked() -> httpx2.Response:
         transport = httpx2.ASGITransport(gate)
         async with httpx2.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
             return await client.request(method, path, **options)
 
-    return asyncio.run(asked())
+    return run(asked())
 
 
 @pytest.fixture
@@ -163,9 +172,9 @@ def test_behind_a_path_the_same_is_closed() -> None:
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return (await client.get(path)).status_code
 
-    assert asyncio.run(asked("/tuner/gradio_api/info")) == 200
-    assert asyncio.run(asked("/tuner/gradio_api/dev/reload")) == 404
-    assert asyncio.run(asked("/tuner/gradio_api/file=/etc/passwd")) == 403
+    assert run(asked("/tuner/gradio_api/info")) == 200
+    assert run(asked("/tuner/gradio_api/dev/reload")) == 404
+    assert run(asked("/tuner/gradio_api/file=/etc/passwd")) == 403
 
 
 def test_sessions_have_names_of_a_length(local: Gate) -> None:
@@ -241,7 +250,7 @@ def test_a_body_has_a_time(local: Gate, monkeypatch: pytest.MonkeyPatch) -> None
         "type": "http", "method": "POST", "path": "/gradio_api/cancel", "query_string": b"",
         "headers": [(b"host", b"localhost")],
     }  # fmt: skip
-    asyncio.run(local(scope, receives, sends))
+    run(local(scope, receives, sends))
     assert sent[0]["status"] == 408
 
 
