@@ -89,5 +89,4 @@ def _show_the_demo(visitor: Studio) -> None:
     """Put the demo's recorded run where visitors see it, trained and evaluated; see docs/record.py."""
     place = visitor.folder / "runs"
     shutil.rmtree(place, ignore_errors=True)  # that of an earlier version
-    if (DEMO_FOLDER / "runs").is_dir():
-        shutil.copytree(DEMO_FOLDER / "runs", place)
+    shutil.copytree(DEMO_FOLDER / "runs", place)

@@ -64,6 +64,19 @@ def test_a_visitor_sees_the_demo_alone(tmp_path: Path) -> None:
             visitor.memory(config.model_copy(update={"model": config.model.model_copy(update={"id": id})}))
 
 
+def test_a_visitor_sees_the_demo_trained_and_evaluated() -> None:
+    visitor = Studios(read_settings()).of(VISITOR)
+    [run] = visitor.runs()
+    assert (run.status, run.has_result) == ("finished", False)
+    assert run.state.metrics
+    assert run.state.evaluations
+    assert run.state.samples
+    report = visitor.evaluation_report(run.name, "1")
+    assert report
+    assert report.rows == len(visitor.evaluation_rows(run.name, "1"))
+    assert report.verdict
+
+
 def test_folders_of_a_shared_machine_are_no_models(tmp_path: Path) -> None:
     settings = read_settings()
     ann = Studio(settings, Person("ann", shared=True))
