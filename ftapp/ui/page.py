@@ -22,6 +22,7 @@ from ftapp.ui import (
     publish_tab,
     train_tab,
 )
+from ftapp.ui.blocks import Page
 from ftapp.ui.edge import Edge
 
 HEADER = (
@@ -36,7 +37,7 @@ def create_page(studios: Studios) -> Any:
     """The whole page, not served yet; whoever opens it sees the studio that is theirs."""
     bound = Edge(studios)
     studio = studios.of(VISITOR if studios.settings.sign_in else LOCAL)
-    with gr.Blocks(title="ftapp", analytics_enabled=False, delete_cache=(CACHE_SWEEP, CACHE_AGE)) as page:
+    with Page(title="ftapp", analytics_enabled=False, delete_cache=(CACHE_SWEEP, CACHE_AGE)) as page:
         gr.HTML(HEADER)
         account.place(page, studios.settings)
         told = notices.place()

@@ -240,7 +240,7 @@ def _changes(studio: Studio, view: RunView, log_open: bool, drawing: tuple[Any, 
     parts: list[tuple[Any, Callable[[], Any]]] = [
         ((view.status, state.count), lambda: status.headline(view, _lost(studio, view))),
         ((view.status, state.count), lambda: status.training(view)),
-        (any(curve), lambda: _figure(view, drawing)),
+        (any(curve), lambda: _figure(view.job, curve, drawing)),
         (curve, lambda: _growing(view.job, curve, drawing)),
         (len(state.notes), lambda: status.notes(view)),
         (len(state.samples), lambda: status.samples(view)),
@@ -277,8 +277,9 @@ def _start_changed(studio: Studio, name: str) -> Any:
     return chosen(studio, studio.start_changed(name))
 
 
-def _figure(view: RunView, drawing: tuple[Any, ...]) -> Any:
-    drawn = _drawn(view.job, drawing)
+@lru_cache(maxsize=32)
+def _figure(job: Job, curve: tuple[int, ...], drawing: tuple[Any, ...]) -> Any:  # noqa: ARG001 - tells when it is another
+    drawn = _drawn(job, drawing)
     return gr.update(value=charts.as_plotly(drawn) if drawn else None, visible=drawn is not None)
 
 

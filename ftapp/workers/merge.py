@@ -18,8 +18,8 @@ Progress = Callable[[int, int], None]
 
 PREFIX = "base_model.model."
 LORA = re.compile(r"(.+)\.lora_(embedding_)?([AB])(\.weight)?")
-BLOCK = 4 * 2**20
-"""Values of a weight that are computed at once, in fp32."""
+BLOCK = 2**19
+"""Values of a weight that are computed at once, in fp32: few enough to stay in a processor's cache."""
 PAPERS = re.compile(r"(?!adapter_).*\.(json|jinja|model|txt)|(LICENSE|NOTICE|USE_POLICY).*", re.IGNORECASE)
 NOT_HANDLED = ("use_dora", "target_parameters", "trainable_token_indices", "lora_bias", "megatron_config", "use_qalora")
 
@@ -201,8 +201,9 @@ def _add(shard: Shard, name: str, delta: _Delta, target: BinaryIO) -> Iterator[i
     for first in range(0, count, step):
         end = min(count, first + step)
         weight = shard.rows(name, first, end)
-        merged = delta.rows(first, end).add(weight).to(weight.dtype)
-        if not torch.isfinite(merged).all():
+        merged = delta.rows(first, end).add_(weight).to(weight.dtype)
+        # a sum is quick to look at; one that is too large may still be of finite values
+        if not (torch.isfinite(merged.sum(dtype=torch.float32)) or torch.isfinite(merged).all()):
             raise ModelError(f"Merging {name} gives values that are not finite.", "Train again, at a lower rate.")
         target.write(to_bytes(merged))
         yield merged.numel() * merged.element_size()

@@ -122,13 +122,16 @@ async def _watch(url: str, tick: tuple[int, list[Any]]) -> list[float]:
 
         async def view(number: int) -> None:
             await asyncio.sleep(number * POLL_SECONDS / VIEWERS)
-            ending = time.monotonic() + WINDOW
+            ending, opened = time.monotonic() + WINDOW, False
             while (began := time.monotonic()) < ending:
                 body = {"fn_index": tick[0], "data": tick[1], "session_hash": f"viewer{number}"}
                 answer = await client.post("/gradio_api/run/predict", json=body)
                 assert answer.status_code == 200, answer.text
-                told.append(time.monotonic() - began)
-                await asyncio.sleep(max(0.0, POLL_SECONDS - told[-1]))
+                taken = time.monotonic() - began
+                if opened:
+                    told.append(taken)
+                opened = True  # the first answer draws the whole tab
+                await asyncio.sleep(max(0.0, POLL_SECONDS - taken))
 
         await asyncio.gather(*(view(number) for number in range(VIEWERS)))
     return told
