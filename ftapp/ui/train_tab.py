@@ -277,10 +277,15 @@ def _start_changed(studio: Studio, name: str) -> Any:
     return chosen(studio, studio.start_changed(name))
 
 
+def _figure(job: Job, curve: tuple[int, ...], drawing: tuple[Any, ...]) -> Any:
+    drawn = _plotted(job, curve, drawing)
+    return gr.update(value=drawn, visible=drawn is not None)
+
+
 @lru_cache(maxsize=32)
-def _figure(job: Job, curve: tuple[int, ...], drawing: tuple[Any, ...]) -> Any:  # noqa: ARG001 - tells when it is another
+def _plotted(job: Job, curve: tuple[int, ...], drawing: tuple[Any, ...]) -> Any:  # noqa: ARG001 - tells when it is another
     drawn = _drawn(job, drawing)
-    return gr.update(value=charts.as_plotly(drawn) if drawn else None, visible=drawn is not None)
+    return charts.as_plotly(drawn) if drawn else None
 
 
 @lru_cache(maxsize=32)
