@@ -123,8 +123,11 @@ def test_a_fix_is_applied_and_taken_back(page: Page, tmp_path: Path) -> None:
 def test_a_large_check_moves_lets_the_page_be_used_and_is_cancelled(page: Page, served: Served, tmp_path: Path) -> None:
     path = tmp_path / "large.jsonl.gz"
     with gzip.open(path, "wt", compresslevel=1) as file:
-        for number in range(1_500_000):
+        for number in range(2_500_000):
             file.write(f'{{"question": "What is {number}?", "answer": "It is {number * number} and no more"}}\n')
+    other = page.context.new_page()
+    other.goto(served.url)
+    tab(other, "Configure")
     upload(page, path)
     cancel = page.locator("#dataset-cancel")
     seen: set[str] = set()
@@ -139,8 +142,7 @@ def test_a_large_check_moves_lets_the_page_be_used_and_is_cancelled(page: Page, 
     search.press("Enter")
     expect(page.locator("#dataset-preview")).to_contain_text("No row contains", timeout=5_000)
     expect(cancel).to_be_visible()
-    other = page.context.new_page()
-    other.goto(served.url)
+    tab(other, "Dataset")
     expect(other.locator("#dataset-cancel")).to_be_visible()
     other.locator("#dataset-cancel").dispatch_event("click")
     expect(other.locator("#dataset-cancel")).to_be_hidden()
