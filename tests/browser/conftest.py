@@ -6,12 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from tests.hub.fixture import Hub, running_hub
 from tests.running import wait_for
@@ -121,6 +122,7 @@ def page(browser: Browser, served: Served, request: pytest.FixtureRequest, hub: 
     broken: list[str] = []
     homes = (served.url, hub.url) if request.node.get_closest_marker("reaches_the_hub") else (served.url,)
     page.on("request", lambda request: _note(elsewhere, request.url, homes))
+    _follow(page)
     page.on("pageerror", lambda error: broken.append(str(error)))
     if not request.node.get_closest_marker("opens_the_page_later"):
         page.goto(served.url)
@@ -132,6 +134,34 @@ def page(browser: Browser, served: Served, request: pytest.FixtureRequest, hub: 
     assert elsewhere == []
     assert broken == []
     assert "Traceback" not in served.log
+
+
+STREAMS: dict[Page, set[Request]] = {}
+"""The streams by which each page hears of its events; Gradio opens one for an event, and closes it after the last."""
+
+
+def settled(page: Page) -> None:
+    """Wait until nothing that was begun on the page is under way: what comes late would undo what is done next."""
+    quiet, ending = 0, time.monotonic() + 60
+    while quiet < 6:
+        assert time.monotonic() < ending, "the page does not come to rest"
+        page.wait_for_timeout(50)
+        quiet = 0 if STREAMS[page] else quiet + 1
+
+
+def _follow(page: Page) -> None:
+    streams = STREAMS[page] = set[Request]()
+
+    def begun(request: Request) -> None:
+        if "/gradio_api/queue/data" in request.url:
+            streams.add(request)
+
+    def ended(request: Request) -> None:
+        streams.discard(request)
+
+    page.on("request", begun)
+    page.on("requestfinished", ended)
+    page.on("requestfailed", ended)
 
 
 def _note(elsewhere: list[str], url: str, homes: tuple[str, ...]) -> None:

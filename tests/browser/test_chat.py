@@ -11,7 +11,7 @@ from ftapp.settings import Settings
 from ftapp.studio import Studio
 from ftapp.ui.chat_tab import SCRIPT
 from ftapp.ui.exchanges import Answer, Exchange, Growth, draw
-from tests.browser.conftest import Served
+from tests.browser.conftest import Served, settled
 from tests.running import config_for, finish, wait_for
 
 MINUTE = 60_000
@@ -157,6 +157,7 @@ def test_base_and_tuned_answer_side_by_side_and_a_correction_becomes_a_row(
     page.get_by_role("tab", name="Dataset").click()
     page.locator("#dataset-list").get_by_text(version).click()
     expect(page.locator("#dataset-preview")).to_contain_text("What is 0 plus 0?")
+    settled(page)
     page.locator("#dataset-search input, #dataset-search textarea").first.fill('of "course"')
     page.keyboard.press("Enter")
     expect(page.locator("#dataset-preview")).to_contain_text('It is <i>2</i>, of "course".')

@@ -10,7 +10,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from ftapp.store.exports import Kind
-from tests.browser.conftest import TOKEN, Served
+from tests.browser.conftest import TOKEN, Served, settled
 from tests.browser.test_story import MINUTES, tab
 from tests.hub.fixture import Hub
 from tests.running import wait_for, write_rows
@@ -164,12 +164,14 @@ def test_rows_are_pasted_searched_and_exported(page: Page, served: Served) -> No
     expect(page.locator("#dataset-report")).to_contain_text("12")
     expect(page.locator("#dataset-preview")).to_contain_text("Das ist <b>0</b>.")
     expect(box).to_have_value("")
+    settled(page)
     page.locator("#dataset-forth").click()
     expect(page.locator("#dataset-where")).to_contain_text("Rows 6–10 of 12")
     search = page.locator("#dataset-search input, #dataset-search textarea").first
     search.fill("wer ist 11")
     search.press("Enter")
     expect(page.locator("#dataset-preview")).to_contain_text("Row 12")
+    settled(page)
     tab(page, "Export")
     kinds: tuple[Kind, ...] = ("jsonl", "parquet")
     for kind in kinds:
