@@ -126,6 +126,7 @@ def page(browser: Browser, served: Served, request: pytest.FixtureRequest, hub: 
     page.on("pageerror", lambda error: broken.append(str(error)))
     if not request.node.get_closest_marker("opens_the_page_later"):
         page.goto(served.url)
+        settled(page)
     yield page
     folder = os.environ.get("FTAPP_SCREENSHOTS")
     if folder:
