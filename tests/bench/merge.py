@@ -34,12 +34,13 @@ tuned = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="al
 tuned.save_pretrained(sys.argv[3])
 """
 BEFORE = """
-import resource, sys, time
+import re, sys, time
 from pathlib import Path
 base, adapter, out = map(Path, sys.argv[1:])
 """
 AFTER = """
-print(time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# not ru_maxrss: that begins with what the parent had when it forked
+print(time.monotonic() - began, int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024)
 """
 OURS = f"""{BEFORE}
 from ftapp.workers.merge import merge
