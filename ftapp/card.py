@@ -9,13 +9,16 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from ftapp.contract import events as ev
-from ftapp.contract.config import AdapterConfig, PublishConfig, RunConfig, refusal
+from ftapp.contract.config import AdapterConfig, RunConfig
 from ftapp.contract.elsewhere import with_vllm
 from ftapp.contract.evaluation import EvaluationReport
 from ftapp.contract.findings import card_lines, card_metrics, plain
+from ftapp.contract.publication import PublishConfig
+from ftapp.contract.refusals import refusal
 from ftapp.contract.report import DatasetRecord, Edit
+from ftapp.contract.state import JobState
 from ftapp.store.evaluations import newest_report
-from ftapp.store.jobs import Job, JobState
+from ftapp.store.jobs import Job
 
 METHODS = {"lora": "LoRA", "qlora": "QLoRA (NF4, double quantisation)", "full": "full fine-tuning"}
 

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ftapp.card import card_of, check_card
-from ftapp.contract.config import FullConfig, PublishConfig, refusal
+from ftapp.contract.config import FullConfig
 from ftapp.contract.elsewhere import short_name
 from ftapp.contract.errors import HubError, HubUnreachable, JobError, LimitReached, NotAllowed
 from ftapp.contract.events import Finished
+from ftapp.contract.publication import PublishConfig
+from ftapp.contract.refusals import refusal
 from ftapp.evaluations import Evaluations
 from ftapp.hub import Account, Hub
 from ftapp.people import acts, in_turn

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ftapp.catalogue import Catalogue
 from ftapp.contract import preview
-from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, RunConfig, refusal
+from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, RunConfig
 from ftapp.contract.duration import idle, probe_of
 from ftapp.contract.errors import DatasetError, HubUnreachable, JobError, LimitReached, ModelError
 from ftapp.contract.memory import Machine, MemoryView, Model, predict, read_model
 from ftapp.contract.parameters import Parameters, count_parameters
+from ftapp.contract.refusals import refusal
 from ftapp.contract.remedies import changed
 from ftapp.contract.report import DatasetInfo, dataset_record
 from ftapp.contract.script import Code, code

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ftapp.contract import events as ev
-from ftapp.contract.config import PublishConfig, RunConfig
+from ftapp.contract.config import RunConfig
 from ftapp.contract.errors import FailureKind
 from ftapp.contract.evaluation import EvaluateConfig
+from ftapp.contract.publication import PublishConfig
 from ftapp.contract.remedies import in_words, remedy
+from ftapp.contract.state import JobState
 from ftapp.processes.child import lacked_memory
-from ftapp.store.jobs import ACTIVE, Job, JobState, Status
+from ftapp.store.jobs import ACTIVE, Job, Status
 
 C = TypeVar("C", RunConfig, EvaluateConfig, PublishConfig)
 End = ev.Finished | ev.Stopped | ev.Failed | None

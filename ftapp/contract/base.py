@@ -1,6 +1,8 @@
-"""The frozen base that every word of the contract stands on."""
+"""What every word of the contract stands on: its frozen base, and the kinds of values that a config has."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
 class Contract(BaseModel):
@@ -13,3 +15,18 @@ class Contract(BaseModel):
         ser_json_inf_nan="strings",
         protected_namespaces=(),
     )
+
+
+Auto = Literal["auto"]
+
+BASIC: dict[str, Any] = {"level": "basic"}
+ADVANCED: dict[str, Any] = {"level": "advanced"}
+
+
+def _no_surrounding_space(text: str) -> str:
+    if text != text.strip() or any(ord(c) < 32 for c in text):
+        raise ValueError("has spaces around it or control characters inside")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_no_surrounding_space)]

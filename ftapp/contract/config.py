@@ -1,34 +1,12 @@
-"""What a job is: the run's config and the publication's config, each value declared once for every face and worker."""
+"""What a run is: its config, each value declared once for every face and worker."""
 
-import math
-import re
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError, model_validator
 
-from ftapp.contract.base import Contract
-from ftapp.contract.errors import ConfigError
-
-Auto = Literal["auto"]
-
-BASIC: dict[str, Any] = {"level": "basic"}
-ADVANCED: dict[str, Any] = {"level": "advanced"}
-
-
-def _no_surrounding_space(text: str) -> str:
-    if text != text.strip() or any(ord(c) < 32 for c in text):
-        raise ValueError("has spaces around it or control characters inside")
-    return text
-
-
-Line = Annotated[str, AfterValidator(_no_surrounding_space)]
-
-
-def _of_field(field: str, message: str) -> PydanticCustomError:
-    """An error found by looking at several fields, told at the one to change."""
-    return PydanticCustomError("of_field", "{message}", {"field": field, "message": message})
+from ftapp.contract.base import ADVANCED, BASIC, Auto, Contract, Line
+from ftapp.contract.refusals import config_error, of_field
 
 
 class ModelConfig(Contract):
@@ -107,7 +85,7 @@ class AdapterConfig(Contract):
     @model_validator(mode="after")
     def _init_fits(self) -> "AdapterConfig":
         if self.init in ("pissa", "olora") and self.dora:
-            raise _of_field("init", f"{self.init} cannot be used with DoRA; choose default or gaussian")
+            raise of_field("init", f"{self.init} cannot be used with DoRA; choose default or gaussian")
         return self
 
 
@@ -127,7 +105,7 @@ class QloraConfig(AdapterConfig):
     @model_validator(mode="after")
     def _init_leaves_the_base(self) -> "QloraConfig":
         if self.init in ("pissa", "olora"):
-            raise _of_field("init", f"{self.init} changes the base's weights, which QLoRA keeps in 4 bit; choose LoRA")
+            raise of_field("init", f"{self.init} changes the base's weights, which QLoRA keeps in 4 bit; choose LoRA")
         return self
 
 
@@ -154,9 +132,9 @@ class OptimConfig(Contract):
     """Step size, such as `2e-4`; `auto` takes 2e-4 for LoRA and QLoRA, 2e-5 for full fine-tuning."""
 
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
-        "cosine", title="Schedule", json_schema_extra=ADVANCED
+        "linear", title="Schedule", json_schema_extra=ADVANCED
     )
-    """How the learning rate falls over the run."""
+    """How the learning rate falls over the run; `linear` and `cosine` end at 0."""
 
     warmup_fraction: float = Field(0.03, ge=0.0, le=0.5, title="Warm-up share", json_schema_extra=ADVANCED)
     """Share of the steps over which the learning rate rises from 0."""
@@ -189,13 +167,13 @@ class BatchConfig(Contract):
     @model_validator(mode="after")
     def _packing_has_rows(self) -> "BatchConfig":
         if self.packing is True and self.micro_size == 1:
-            raise _of_field("packing", "a micro-batch of 1 row has nothing to pack; raise the micro-batch size")
+            raise of_field("packing", "a micro-batch of 1 row has nothing to pack; raise the micro-batch size")
         return self
 
     @model_validator(mode="after")
     def _micro_divides_effective(self) -> "BatchConfig":
         if self.micro_size != "auto" and self.effective_size % self.micro_size:
-            raise _of_field(
+            raise of_field(
                 "micro_size", f"{self.micro_size} does not divide the batch size {self.effective_size} without a rest"
             )
         return self
@@ -255,86 +233,18 @@ class RunConfig(Contract):
         if self.model.adapter is None:
             return self
         if isinstance(self.method, FullConfig):
-            raise _of_field("model.adapter", "full fine-tuning has no adapter to go on from; choose LoRA or QLoRA")
+            raise of_field("model.adapter", "full fine-tuning has no adapter to go on from; choose LoRA or QLoRA")
         if self.method.init != "default":
-            raise _of_field("method.init", f"{self.method.init} starts a new adapter; choose default to go on from one")
+            raise of_field("method.init", f"{self.method.init} starts a new adapter; choose default to go on from one")
         return self
 
     @model_validator(mode="after")
     def _early_stopping_needs_held_out_rows(self) -> "RunConfig":
         measured = self.data.eval_fraction > 0 or self.data.eval_dataset is not None
         if self.evaluation.early_stopping_patience is not None and not measured:
-            raise _of_field(
+            raise of_field(
                 "evaluation.early_stopping_patience", "early stopping needs held-out rows, but the held-out share is 0"
             )
-        return self
-
-
-REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def _repo_id(text: str) -> str:
-    if not REPO_ID.fullmatch(text) or ".." in text or "--" in text or text.endswith((".git", ".ipynb")):
-        raise ValueError(f"'{text}' is not of the form owner/name")
-    return text
-
-
-BRANCH = re.compile(r"(?!refs/)(?!.*(\.\.|//|@\{|\.lock$))[A-Za-z0-9][A-Za-z0-9._/-]*(?<![./])")
-
-
-def _branch(text: str) -> str:
-    if not BRANCH.fullmatch(text):
-        raise ValueError(f"'{text}' is not the name of a branch")
-    return text
-
-
-class PublishConfig(Contract):
-    """One publication: an artifact of a run, written to disk and, when a destination is named, pushed to the Hub."""
-
-    run: str = Field(min_length=1, title="Run")
-    """The run whose result is published."""
-
-    artifact: Literal["adapter", "merged", "gguf"] = Field("adapter", title="Artifact")
-    """`adapter`: it alone. `merged`: the whole model, in 16 bit. `gguf`: that as one file, for this machine only."""
-
-    gguf_type: Literal["q8_0", "bf16", "f16"] = Field("q8_0", title="Type of the GGUF file")
-    """`q8_0`: 8 bits a weight, hardly a difference. `bf16`, `f16`: 16 bits, to be quantised further elsewhere."""
-
-    with_base: bool = Field(False, title="Base model beside the adapter")
-    """Put the base into the folder `base`; for an adapter of a base that others cannot get from the Hub."""
-
-    destination: Annotated[str, AfterValidator(_repo_id)] | None = Field(None, max_length=193, title="Destination")
-    """`owner/name` on the Hub, the owner being you or an organisation of yours; empty keeps it on this machine."""
-
-    private: bool = Field(True, title="Private")
-    """Only you, or your organisation, can see a private repository."""
-
-    mode: Literal["commit", "branch", "pull_request"] = Field("commit", title="Push as")
-    """A `commit` on the main branch, on a `branch`, or a `pull_request` to a repository that is there."""
-
-    branch: Annotated[str, AfterValidator(_branch)] | None = Field(None, max_length=100, title="Branch")
-    """The branch to push to; it is made if it is not there."""
-
-    card: str | None = Field(None, max_length=200_000, title="Model card")
-    """The card's text, as somebody edited it; empty writes it from the run."""
-
-    folder: str | None = Field(None, title="Folder")
-    """Where on this machine the artifact is written; empty means the publication's own folder. Terminal only."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> "PublishConfig":
-        if self.mode == "branch" and not self.branch:
-            raise _of_field("branch", "is missing: name the branch to push to")
-        if self.mode != "branch" and self.branch:
-            raise _of_field("branch", "is only for pushing to a branch; choose that, or leave it empty")
-        if self.with_base and self.artifact != "adapter":
-            raise _of_field("with_base", "is only for an adapter; the merged model holds its base")
-        if self.artifact == "gguf" and self.destination:
-            raise _of_field("destination", "is not for a GGUF file, which stays on this machine; push the merged model")
-        if self.artifact == "gguf" and self.card:
-            raise _of_field("card", "is not for a GGUF file, which has none")
-        if self.folder and self.destination:
-            raise _of_field("folder", "is for writing to this machine only; leave the destination empty")
         return self
 
 
@@ -344,97 +254,3 @@ def parse_run_config(value: Any) -> RunConfig:
         return RunConfig.model_validate(value)
     except ValidationError as error:
         raise config_error(error) from None
-
-
-def parse_publish_config(value: Any) -> PublishConfig:
-    """A PublishConfig from plain JSON values; raises ConfigError."""
-    try:
-        return PublishConfig.model_validate(value)
-    except ValidationError as error:
-        raise config_error(error) from None
-
-
-_UNION_TAGS = {"lora", "qlora", "full"}
-_BRANCHES = re.compile(r"(int|float|bool|str|literal\[.*\]|none|function-.*|constrained-.*)")
-
-
-def config_error(error: ValidationError) -> ConfigError:
-    """Pydantic's errors in plain words; the alternatives of a union are told as one problem."""
-    problems: dict[str, str] = {}
-    for item in error.errors(include_url=False):
-        location = [str(part) for part in item["loc"]]
-        if len(location) > 1 and location[0] == "method" and location[1] in _UNION_TAGS:
-            location.pop(1)
-        if location and _BRANCHES.fullmatch(location[-1]):
-            location.pop()
-        if item["type"] == "of_field":
-            location.append(item["ctx"]["field"])
-        field = ".".join(location)
-        message = _plain(item)
-        if field in problems:
-            if item["type"] != "literal_error":
-                problems[field] = f"{message}, or auto" if "auto" in problems[field] else message
-            elif "'auto'" in str(item.get("ctx", {}).get("expected", "")):
-                problems[field] += ", or auto"
-        else:
-            problems[field] = message
-    return refusal(problems)
-
-
-def refusal(problems: dict[str, str]) -> ConfigError:
-    """The error for these problems, each told at its dotted field name."""
-    first = next(iter(problems), "")
-    value = f"{first}: {problems[first]}" if first else f"it {problems.get('', 'is empty')}"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return ConfigError(f"The config is not valid: {value}{more}.", "Correct the value and start again.", problems)
-
-
-def _plain(item: Any) -> str:
-    kind, context, value = item["type"], item.get("ctx", {}), item.get("input")
-    shown = repr(value)
-    got = "" if isinstance(value, dict) else f" (got {shown if len(shown) <= 80 else shown[:80] + '…'})"
-    if isinstance(value, float) and math.isnan(value):
-        return f"must be a finite number{got}"
-    match kind:
-        case "greater_than":
-            return f"must be greater than {_bound(context['gt'])}{got}"
-        case "greater_than_equal":
-            return f"must be at least {_bound(context['ge'])}{got}"
-        case "less_than":
-            return f"must be less than {_bound(context['lt'])}{got}"
-        case "less_than_equal":
-            return f"must be at most {_bound(context['le'])}{got}"
-        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
-            return f"must be a whole number{got}"
-        case "float_parsing" | "float_type":
-            return f"must be a number{got}"
-        case "finite_number":
-            return f"must be a finite number{got}"
-        case "bool_parsing" | "bool_type":
-            return f"must be true or false{got}"
-        case "string_type":
-            return f"must be text{got}"
-        case "string_too_short":
-            return "must not be empty"
-        case "string_too_long" | "too_long":
-            return f"is longer than {context['max_length']} characters"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return f"must be an object like {{...}}{got}"
-        case "literal_error":
-            return f"must be {context['expected']}{got}"
-        case "missing":
-            return "is missing"
-        case "extra_forbidden":
-            return "is not a field of the config"
-        case "union_tag_invalid" | "union_tag_not_found":
-            return "needs a type: 'lora', 'qlora' or 'full'"
-        case "of_field":
-            return str(context["message"])
-        case "value_error":
-            return str(context["error"])
-        case _:
-            return f"{item['msg'][:1].lower()}{item['msg'][1:]}{got}"
-
-
-def _bound(number: float) -> str:
-    return str(int(number)) if number == int(number) else f"{number:g}"

@@ -3,7 +3,8 @@
 import re
 import shlex
 
-from ftapp.contract.config import AdapterConfig, FullConfig, PublishConfig, RunConfig
+from ftapp.contract.config import AdapterConfig, FullConfig, RunConfig
+from ftapp.contract.publication import PublishConfig
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """That vLLM's --max-lora-rank takes; 16 is its default."""

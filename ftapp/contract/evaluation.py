@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from ftapp.contract.answers import AnswerFormat
-from ftapp.contract.base import Contract
-from ftapp.contract.config import ADVANCED, BASIC, Auto, Line, config_error
+from ftapp.contract.base import ADVANCED, BASIC, Auto, Contract, Line
 from ftapp.contract.examples import Message
 from ftapp.contract.figures import Difference, Figure
+from ftapp.contract.refusals import config_error
 
 Contestant = Literal["base", "examples", "tuned"]
 NAMES: dict[Contestant, str] = {

@@ -16,7 +16,7 @@ from ftapp.processes.scheduler import Scheduler
 from ftapp.processes.taking_back import TakingBack
 from ftapp.store.checkpoints import all_checkpoints, is_whole
 from ftapp.store.files import abandoned, alone
-from ftapp.store.jobs import ACTIVE, is_run_name
+from ftapp.store.jobs import ACTIVE
 from ftapp.store.notices import Notices
 from ftapp.store.parts import (
     LINKS,
@@ -30,6 +30,7 @@ from ftapp.store.parts import (
     result_parts,
     times_of,
 )
+from ftapp.store.runs import is_run_name
 from ftapp.store.volume import KINDS, Item, Kind, Volume, is_user, marked_deleted
 
 log = logging.getLogger(__name__)

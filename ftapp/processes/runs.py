@@ -8,7 +8,8 @@ from pathlib import Path
 from ftapp.contract import events as ev
 from ftapp.contract.errors import JobError
 from ftapp.processes.child import alive
-from ftapp.store.jobs import ACTIVE, Job, JobStore, Outline, Status, is_run_name
+from ftapp.store.jobs import ACTIVE, Job, Outline, Status
+from ftapp.store.runs import JobStore, is_run_name
 from ftapp.store.summaries import Summaries, Summary, summarise
 
 SETTLING = 10**9

@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from ftapp.contract.base import Contract
-from ftapp.contract.config import PublishConfig
 from ftapp.contract.events import Verified
+from ftapp.contract.publication import PublishConfig
 from ftapp.store.files import write_whole
 
 RECORD = "artifact.json"

@@ -8,7 +8,8 @@ from ftapp.contract import events as ev
 from ftapp.contract.errors import JobError, StorageError
 from ftapp.contract.evaluation import AnsweredRow, EvaluationReport, Vote
 from ftapp.store.files import write_whole
-from ftapp.store.jobs import Job, evaluation_jobs
+from ftapp.store.jobs import Job
+from ftapp.store.runs import evaluation_jobs
 
 REPORT, ANSWERS, VOTES = "report.json", "answers.jsonl", "votes.jsonl"
 

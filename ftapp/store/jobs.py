@@ -1,32 +1,24 @@
 """A job is a folder: its config, its events, and the state that follows from them."""
 
 import os
-import re
-import secrets
-import shutil
 import threading
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
-
-import orjson
+from typing import Literal
 
 from ftapp.contract import events as ev
 from ftapp.contract.base import Contract
-from ftapp.contract.config import PublishConfig, RunConfig
-from ftapp.contract.errors import JobError, StorageError
+from ftapp.contract.config import RunConfig
+from ftapp.contract.errors import JobError
 from ftapp.contract.evaluation import EvaluateConfig
+from ftapp.contract.publication import PublishConfig
 from ftapp.contract.report import DatasetRecord
+from ftapp.contract.state import JobState
 from ftapp.store.eventlog import outline, tail, tail_text
 from ftapp.store.files import write_whole
 
 Status = Literal["queued", "starting", "running", "stopping", "finished", "stopped", "failed", "lost"]
 ACTIVE: tuple[Status, ...] = ("queued", "starting", "running", "stopping")
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,120}")
-LOADED = 16
-"""Runs whose events are kept in memory, those asked for last."""
 
 
 class ProcessId(Contract):
@@ -39,130 +31,12 @@ class ProcessId(Contract):
     """Processes that the kernel had ended for want of memory when this one was started."""
 
 
-RATE_WINDOW = 20
-"""Metrics over which the time of one step is averaged."""
-
-
 class About(Contract):
     """What its owner says of a run."""
 
     title: str = ""
     """Shown instead of the name."""
     note: str = ""
-
-
-@dataclass
-class JobState:
-    """What the events add up to."""
-
-    started: ev.Started | None = None
-    earlier: ev.Started | None = None
-    """Of the process before, where the run was taken up again."""
-    phase: ev.Phase | None = None
-    resolved: ev.Resolved | None = None
-    metrics: list[ev.Metrics] = field(default_factory=list)
-    evaluations: list[ev.Evaluation] = field(default_factory=list)
-    samples: list[ev.Sample] = field(default_factory=list)
-    checkpoints: list[ev.Checkpoint] = field(default_factory=list)
-    notes: list[ev.Note] = field(default_factory=list)
-    verified: ev.Verified | None = None
-    end: ev.Finished | ev.Stopped | ev.Failed | None = None
-    count: int = 0
-    """Events seen; changes when anything changed."""
-    worked_seconds: float = 0.0
-    """Time at work so far, without the pauses between an end and a resume."""
-    worked_before: float = 0.0
-    """The part of that before it was taken up again."""
-    _samples_are_old: bool = False
-    """Whether all samples were said by an earlier process."""
-
-    def apply(self, event: ev.Event) -> None:
-        """Take one more event into account."""
-        self.count += 1
-        if isinstance(event, ev.Started):
-            self.worked_before = self.worked_seconds
-        elif self.started:
-            self.worked_seconds = self.worked_before + (event.time - self.started.time).total_seconds()
-        match event:
-            case ev.Started():
-                self.earlier, self.started = self.started, event
-                self.end = self.phase = None
-                self._samples_are_old = True
-            case ev.Phase():
-                self.phase = event
-            case ev.Resolved():
-                self.resolved = event
-                if event.start_step is not None:
-                    for told in (self.metrics, self.evaluations, self.samples, self.checkpoints):
-                        _drop_from(told, event.start_step + 1)
-            case ev.Metrics():
-                _drop_from(self.metrics, event.step)
-                self.metrics.append(event)
-            case ev.Evaluation():
-                _drop_from(self.evaluations, event.step)
-                self.evaluations.append(event)
-            case ev.Sample():
-                if self._samples_are_old:  # later ones of the same step stand beside it
-                    _drop_from(self.samples, event.step)
-                    self._samples_are_old = False
-                self.samples.append(event)
-            case ev.Checkpoint():
-                _drop_from(self.checkpoints, event.step)
-                self.checkpoints.append(event)
-            case ev.Note():
-                self.notes.append(event)
-            case ev.Verified():
-                self.verified = event
-            case ev.Finished() | ev.Stopped() | ev.Failed():
-                self.end = event
-
-    def remaining_seconds(self) -> float | None:
-        """Training and measuring still to do, at the pace of the last steps; None while there is nothing to go by.
-
-        Steps are timed within one process and without the measuring in between, so that neither an interruption nor
-        a long evaluation distorts them; right after a resume the pace is that of the process before.
-        """
-        last = self.metrics[-1] if self.metrics else None
-        pace = self._seconds_a_step()
-        if last is None or pace is None:
-            return None
-        steps = max(0, last.total_steps - last.step)
-        return steps * pace + self._evaluations_left(last) * self._seconds_an_evaluation()
-
-    def _seconds_a_step(self) -> float | None:
-        """Mean over the last steps of the newest process that did at least two."""
-        window: list[ev.Metrics] = []
-        for event in reversed(self.metrics):
-            if event.seconds is None:
-                continue
-            if window and event.seconds > (window[-1].seconds or 0.0):
-                if len(window) > 1:
-                    break
-                window = []  # the newest process has done only one step
-            window.append(event)
-            if len(window) > RATE_WINDOW:
-                break
-        steps = window[0].step - window[-1].step if window else 0
-        return ((window[0].seconds or 0.0) - (window[-1].seconds or 0.0)) / steps if steps > 0 else None
-
-    def _evaluations_left(self, last: ev.Metrics) -> int:
-        every = self.resolved.values.get("evaluation.steps") if self.resolved and self.resolved.eval_rows else None
-        if not isinstance(every, int) or every < 1:
-            return 0
-        done = self.evaluations[-1].step if self.evaluations else 0
-        first = max(done + 1, last.step)
-        # every so many steps, and at the last one
-        return max(0, (last.total_steps - 1) // every - (first - 1) // every) + (first <= last.total_steps)
-
-    def _seconds_an_evaluation(self) -> float:
-        known = [event.seconds for event in self.evaluations[-3:] if event.seconds is not None]
-        return sum(known) / len(known) if known else 0.0
-
-
-def _drop_from(told: list[Any], step: int) -> None:
-    """Forget what was said of a step that is done again, and of what came after."""
-    while told and told[-1].step >= step:
-        told.pop()
 
 
 class Job:
@@ -334,101 +208,3 @@ class Outline(Job):
             for event in outline(self.folder / "events.jsonl"):
                 self.state.apply(event)
         return self.state
-
-
-class JobStore:
-    """The runs of one user, each with its publications and evaluations."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._jobs: dict[str, Job] = {}
-        self._recent: list[Job] = []
-
-    def create(self, config: RunConfig, dataset: DatasetRecord | None = None) -> Job:
-        """Write a new run's request, whole or not at all, with what its dataset was then; raises StorageError."""
-        model = re.sub(r"[^a-z0-9]+", "-", config.model.id.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-")
-        name = f"{datetime.now():%Y-%m-%d}-{model[:40] or 'model'}-{config.method.type}-{secrets.token_hex(2)}"
-        return self._write(self.folder / name, config, dataset)
-
-    def create_publication(self, run: Job, config: PublishConfig) -> Job:
-        """Write a new publication's request inside its run."""
-        return self._write_next(run.folder / "publications", config)
-
-    def create_evaluation(self, run: Job, config: EvaluateConfig) -> Job:
-        """Write a new evaluation's request inside its run."""
-        return self._write_next(run.folder / "evaluations", config)
-
-    def _write_next(self, parent: Path, config: Contract) -> Job:
-        return self._write(parent / str(max(map(int, _numbers(parent)), default=0) + 1), config)
-
-    def _write(self, folder: Path, config: Contract, dataset: DatasetRecord | None = None) -> Job:
-        draft = folder.with_name(f".{folder.name}.new")
-        try:
-            draft.mkdir(parents=True, exist_ok=True)  # left by a crash
-            write_whole(draft / "config.json", orjson.dumps(config.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
-            if dataset:
-                write_whole(draft / "dataset.json", dataset.model_dump_json(indent=2).encode())
-            draft.rename(folder)
-        except OSError as error:
-            raise StorageError(f"Cannot write {folder}: {error.strerror}.", "Free some disk space.") from error
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        return self._job(folder.relative_to(self.folder).as_posix())
-
-    def _job(self, path: str) -> Job:
-        return self._jobs.get(path) or self._jobs.setdefault(path, Job(self.folder / path))
-
-    def get(self, name: str) -> Job:
-        """The run of that name; raises JobError if there is none."""
-        folder = self.folder / name
-        if not is_run_name(name) or not (folder / "config.json").is_file():
-            raise JobError(f"There is no run called '{name[:100]}'.", "Choose one from the list of runs.")
-        job = self._job(name)
-        self._recent = [job, *(other for other in self._recent if other is not job)]
-        for other in self._recent[LOADED:]:
-            other.forget()
-        del self._recent[LOADED:]
-        return job
-
-    def known(self, name: str) -> Job:
-        """The run in the folder of that name, which the caller has seen."""
-        return self._job(name)
-
-    def delete(self, job: Job) -> None:
-        """Remove a run's folder, at once for whoever looks; raises StorageError."""
-        grave = job.folder.with_name(f".{job.name}.deleted")
-        try:
-            job.folder.rename(grave)
-            self._jobs.pop(job.name, None)
-            for left in self.folder.glob(".*.deleted"):  # this one, and those of a crash
-                shutil.rmtree(left)
-        except OSError as error:
-            raise StorageError(f"Cannot delete {job.name}: {error.strerror}.", "Delete its folder by hand.") from error
-
-    def publications(self, run: Job) -> list[Job]:
-        """A run's publications, newest first."""
-        return [self._job(f"{run.name}/publications/{number}") for number in _numbers(run.folder / "publications")]
-
-    def evaluations(self, run: Job) -> list[Job]:
-        """A run's evaluations, newest first."""
-        return [self._job(f"{run.name}/evaluations/{number}") for number in _numbers(run.folder / "evaluations")]
-
-
-def is_run_name(name: str) -> bool:
-    """Whether a run may be called so: nothing that leads out of the store, no draft."""
-    return bool(_NAME.fullmatch(name))
-
-
-def evaluation_jobs(run: Job) -> list[Job]:
-    """A run's evaluations, newest first, for whoever has the run but no store."""
-    folder = run.folder / "evaluations"
-    return [Job(folder / number) for number in _numbers(folder)]
-
-
-def _numbers(parent: Path) -> list[str]:
-    """The names of the jobs inside a run, newest first."""
-    try:
-        found = [path.name for path in parent.iterdir() if (path / "config.json").is_file()]
-    except FileNotFoundError:
-        return []
-    return sorted(filter(str.isdecimal, found), key=int, reverse=True)

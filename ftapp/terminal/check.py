@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.status import Status
 
 from ftapp.contract.chat import Loading
-from ftapp.contract.config import DataConfig, ModelConfig, config_error
+from ftapp.contract.config import DataConfig, ModelConfig
 from ftapp.contract.errors import ConfigError, DatasetError, StorageError
 from ftapp.contract.preview import Lengths, Reply, Rows
+from ftapp.contract.refusals import config_error
 from ftapp.contract.report import EDITS, DatasetInfo, Edit, Encoding, HubSource, Reading
 from ftapp.hub import HubDataset
 from ftapp.settings import read_settings

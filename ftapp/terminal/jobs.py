@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from ftapp.contract.config import RunConfig, parse_publish_config, parse_run_config
+from ftapp.contract.config import RunConfig, parse_run_config
 from ftapp.contract.duration import DurationEstimate, tokens_per_epoch
 from ftapp.contract.errors import ConfigError, FtappError, JobError
+from ftapp.contract.publication import parse_publish_config
 from ftapp.settings import read_settings
 from ftapp.studio import Studio
 from ftapp.terminal.output import console, print_json, table

@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from ftapp.card import CHECK_PLACE
-from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import FtappError
+from ftapp.contract.publication import PublishConfig
 from ftapp.studio import Studio
 
 LOADING = re.compile(r"</?(img|picture|source|video|audio|iframe|object|embed|link|style)\b[^>]*>", re.IGNORECASE)

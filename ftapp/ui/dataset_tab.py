@@ -8,12 +8,13 @@ import gradio as gr
 
 from ftapp.store.exports import Kind
 from ftapp.studio import DEMO, Studio
-from ftapp.ui import confirm, downloads, report, rows, sources, tokens
+from ftapp.ui import confirm, downloads, question, report, rows, sources, tokens
 from ftapp.ui.confirm import Confirmation
 from ftapp.ui.edge import Edge
+from ftapp.ui.question import Question
 from ftapp.ui.report import ProblemsView, ReportView
 from ftapp.ui.rows import RowsView
-from ftapp.ui.sources import Question, Sources
+from ftapp.ui.sources import Sources
 from ftapp.ui.tokens import TokensView
 
 
@@ -49,7 +50,7 @@ def place() -> DatasetTab:
             sure = confirm.confirmation("Delete it for good? Runs keep their results.", "Delete", "dataset-confirm")
         with gr.Column(scale=2, min_width=300):
             details = gr.Column(elem_id="dataset-details", render=False)
-            question = sources.place_question(details)
+            asked = question.place(details)
             details.render()
         with details:
             found = report.place()
@@ -68,7 +69,7 @@ def place() -> DatasetTab:
                             for kind, words in EXPORTS.items()
                         }
                     exported = gr.File(label="Download", visible=False, elem_id="dataset-exported")
-    return DatasetTab(chosen, use, delete, sure, whence, question, found, problems, listed, measured, exports, exported)
+    return DatasetTab(chosen, use, delete, sure, whence, asked, found, problems, listed, measured, exports, exported)
 
 
 def wire(bound: Edge, tab: DatasetTab, listeners: Listeners) -> None:
@@ -79,8 +80,8 @@ def wire(bound: Edge, tab: DatasetTab, listeners: Listeners) -> None:
     tokens.wire(bound, tab.tokens, tab.chosen)
     fixed = report.wire(bound, tab.report, tab.problems, tab.chosen, tab.sources.problem, tab.sources.cancel)
     added = sources.wire(bound, tab.sources, tab.question, tab.chosen, tab.report.figures)
-    bound.on(tab.report.again.click, sources.ask_again, [tab.chosen], tab.question.asked)
-    bound.on(tab.report.encoding.click, sources.ask_encoding, [tab.chosen], tab.question.asked)
+    bound.on(tab.report.again.click, question.ask_columns_again, [tab.chosen], tab.question.filled)
+    bound.on(tab.report.encoding.click, question.ask_encoding_again, [tab.chosen], tab.question.filled)
     deleted = confirm.bind(bound, tab.delete, tab.sure, lambda studio, id: studio.delete_dataset(id), [tab.chosen])
     for ended in (*added, *fixed):  # the same one may have been read anew
         bound.on(ended.then, _show, [tab.chosen, tab.rows.search], [*shown, *tab.tokens.cleared])

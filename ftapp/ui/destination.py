@@ -4,9 +4,9 @@ from typing import Any
 
 import gradio as gr
 
-from ftapp.contract.config import PublishConfig, parse_publish_config
 from ftapp.contract.elsewhere import short_name
 from ftapp.contract.errors import ConfigError, FtappError
+from ftapp.contract.publication import PublishConfig, parse_publish_config
 from ftapp.studio import Studio
 from ftapp.ui import edge, form, markup
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ftapp.contract.base import Contract
-from ftapp.contract.config import RunConfig, config_error, parse_run_config
+from ftapp.contract.config import RunConfig, parse_run_config
+from ftapp.contract.refusals import config_error
 
 C = TypeVar("C", bound=Contract)
 Value = str | bool | None

@@ -3,24 +3,22 @@
 import asyncio
 import base64
 import binascii
-import ipaddress
 import json
 import re
 import secrets
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from gradio.utils import get_upload_folder
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ftapp.people import LOCAL
 from ftapp.settings import LOOPBACK, Settings
 from ftapp.ui.ledgers import MOST_AT_ONCE, Owners, Rate, Waiting, clear_up
+from ftapp.ui.requests import address_of, again_with, at_most, files_named, hostname, netloc, path_of, refuse
 from ftapp.ui.sign_in import Asker, SignInDesk
 
 ASKER = "ftapp.asker"
@@ -100,7 +98,7 @@ class Gate:
                 finally:
                     self._rate.end(who)
                 return
-            refused = _refuse(
+            refused = refuse(
                 429,
                 f"More than {self._settings.max_requests:,} requests in a minute, or {MOST_AT_ONCE} at once. "
                 "Wait a little.",
@@ -109,7 +107,7 @@ class Gate:
         await refused(scope, receive, send)
 
     async def _answer(self, request: Request, asker: Asker, receive: Receive, send: Send) -> None:
-        path, person = _path(request), asker.person.name if self._desk else LOCAL.name
+        path, person = path_of(request), asker.person.name if self._desk else LOCAL.name
         refused = self._refusal_of(request, asker, person)
         if refused is None and (path in (UPLOAD, STREAM) or path.startswith(RUN)):
             send = self._noting_files(send, person, uploaded=path == UPLOAD)
@@ -118,19 +116,19 @@ class Gate:
             return
         if refused is None and request.method not in READING:
             body, refused = await self._body(request, asker, receive, person)
-            receive = _again(body, receive)
+            receive = again_with(body, receive)
         await (refused or self._app)(request.scope, receive, send)
 
     async def _upload(self, request: Request, person: str, receive: Receive, send: Send) -> None:
         most = self._settings.max_upload_bytes + FORM_BYTES
         size, waiting = int(request.headers.get("content-length", most)), self._waiting
         if waiting and not waiting.begin(person, size):
-            refused = _refuse(413, "Your uploads that nothing was made of leave no room for another. Try tomorrow.")
+            refused = refuse(413, "Your uploads that nothing was made of leave no room for another. Try tomorrow.")
             await refused(request.scope, receive, send)
             return
         try:
             clear_up(Path(get_upload_folder()))
-            await self._app(request.scope, _cut(receive, most), send)
+            await self._app(request.scope, at_most(receive, most), send)
         finally:
             if waiting:
                 waiting.end(person, size)
@@ -140,26 +138,26 @@ class Gate:
     def _refusal(self, request: Request) -> Response | None:
         headers = request.headers
         if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADERS:
-            return _refuse(431, f"The headers have more than {MAX_HEADERS:,} bytes.")
-        path, settings = _path(request), self._settings
+            return refuse(431, f"The headers have more than {MAX_HEADERS:,} bytes.")
+        path, settings = path_of(request), self._settings
         host = headers.get("host", "")
-        if self._desk is None and settings.password is None and _hostname(host) not in LOOPBACK:
+        if self._desk is None and settings.password is None and hostname(host) not in LOOPBACK:
             # or any page in the same browser could come here under a name of its own (DNS rebinding)
-            return _refuse(
+            return refuse(
                 421,
                 f"Open it as http://127.0.0.1:{settings.port}: {host[:100]!r} is not this machine's name. "
                 "Where it has another, set FTAPP_PASSWORD.",
             )
         if request.method not in METHODS:
-            return _refuse(405, f"Nothing here is done by {request.method[:20]}.")
+            return refuse(405, f"Nothing here is done by {request.method[:20]}.")
         if self._foreign(request):
-            return _refuse(403, f"Another site ({headers.get('origin', '')[:100]}) may not act here.")
+            return refuse(403, f"Another site ({headers.get('origin', '')[:100]}) may not act here.")
         if settings.password and self._desk is None and path not in OPEN and not self._knows_password(headers):
-            answer = _refuse(401, "This needs a user and a password.")
+            answer = refuse(401, "This needs a user and a password.")
             answer.headers["WWW-Authenticate"] = 'Basic realm="ftapp", charset="UTF-8"'
             return answer
         if path.startswith(CLOSED) and path not in CALLS and not path.startswith((RUN, FILE, HEARTBEAT)):
-            return _refuse(404, "There is nothing here.")
+            return refuse(404, "There is nothing here.")
         return None
 
     def _foreign(self, request: Request) -> bool:
@@ -172,7 +170,7 @@ class Gate:
             return site not in ("same-origin", "none")
         sign_in = self._settings.sign_in
         known = {headers.get("host", ""), sign_in and sign_in.address}
-        return origin is not None and _netloc(origin) not in known
+        return origin is not None and netloc(origin) not in known
 
     def _knows_password(self, headers: Headers) -> bool:
         scheme, _, encoded = headers.get("authorization", "").partition(" ")
@@ -189,29 +187,29 @@ class Gate:
         return self._desk.asker(request) if self._desk else Asker(LOCAL)
 
     def _refusal_of(self, request: Request, asker: Asker, person: str) -> Response | None:
-        path = _path(request)
+        path = path_of(request)
         if path == UPLOAD:
             if not asker.person.may_act:
-                return _refuse(403, "This is a demo to look at: nothing can be uploaded.")
+                return refuse(403, "This is a demo to look at: nothing can be uploaded.")
             most, size = self._settings.max_upload_bytes, request.headers.get("content-length", "0")
             if not size.isdecimal() or int(size) > most + FORM_BYTES:
-                return _refuse(413, f"That is more than {most / 2**20:,.0f} MiB, the largest size of an upload.")
+                return refuse(413, f"That is more than {most / 2**20:,.0f} MiB, the largest size of an upload.")
         if path.startswith(FILE) and not self._files.owns(path[len(FILE) :], person):
-            return _refuse(403, "That file is not yours.")
+            return refuse(403, "That file is not yours.")
         session = path[len(HEARTBEAT) :] if path.startswith(HEARTBEAT) else request.query_params.get("session_hash")
         return None if session is None else self._refusal_in(request, session, person)
 
     def _who(self, request: Request) -> str:
         """Whose requests are counted together."""
         account: str = request.scope[ASKER].account
-        return account or _address(request, bool(self._settings.space_id))
+        return account or address_of(request, bool(self._settings.space_id))
 
     def _refusal_in(self, request: Request, session: Any, person: str) -> Response | None:
         if not (isinstance(session, str) and SESSION.fullmatch(session)):
-            return _refuse(403, NOT_YOURS)
+            return refuse(403, NOT_YOURS)
         if self._opened and not self._sessions.knows(session) and not self._opened.allows(self._who(request)):
-            return _refuse(429, f"More than {PAGES:,} pages were opened in a minute. Wait a little.")
-        return None if self._sessions.claim(session, person) else _refuse(403, NOT_YOURS)
+            return refuse(429, f"More than {PAGES:,} pages were opened in a minute. Wait a little.")
+        return None if self._sessions.claim(session, person) else refuse(403, NOT_YOURS)
 
     async def _body(
         self, request: Request, asker: Asker, receive: Receive, person: str
@@ -224,22 +222,22 @@ class Gate:
                     message = await receive()
                     body += message.get("body", b"")
                     if len(body) > most:
-                        return b"", _refuse(413, f"The request has more than {most:,} bytes.")
+                        return b"", refuse(413, f"The request has more than {most:,} bytes.")
                     if not message.get("more_body"):
                         break
         except TimeoutError:
-            return b"", _refuse(408, f"The request took longer than {BODY_SECONDS} seconds to arrive.")
-        if not _path(request).startswith(API) or not body:
+            return b"", refuse(408, f"The request took longer than {BODY_SECONDS} seconds to arrive.")
+        if not path_of(request).startswith(API) or not body:
             return bytes(body), None
         try:
             told = json.loads(body)
         except (ValueError, RecursionError):
-            return b"", _refuse(400, "The request is no JSON.")
+            return b"", refuse(400, "The request is no JSON.")
         session = told.get("session_hash") if isinstance(told, dict) else None
         if session is not None and (refused := self._refusal_in(request, session, person)):
             return b"", refused
-        if any(not self._files.owns(path, person) for path in _paths(told)):
-            return b"", _refuse(403, "That file is not yours.")
+        if any(not self._files.owns(path, person) for path in files_named(told)):
+            return b"", refuse(403, "That file is not yours.")
         return bytes(body), None
 
     # What goes back
@@ -289,85 +287,3 @@ def _security_headers(settings: Settings) -> dict[str, str]:
         "Referrer-Policy": "same-origin",
         "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     }
-
-
-def _refuse(status: int, words: str) -> Response:
-    # as Gradio's page shows an error of a request
-    return JSONResponse({"error": words, "detail": words}, status)
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """The body once more, for whoever reads it next, and then what comes."""
-    told = False
-
-    async def again() -> Message:
-        nonlocal told
-        if told:
-            return await receive()
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
-
-
-def _cut(receive: Receive, most: int) -> Receive:
-    """What comes, until it is more than so many bytes: then it is as if the other side had gone."""
-    got = 0
-
-    async def cut() -> Message:
-        nonlocal got
-        message = await receive()
-        got += len(message.get("body", b""))
-        return message if got <= most else {"type": "http.disconnect"}
-
-    return cut
-
-
-def _paths(value: Any) -> Iterable[str]:
-    """Every file that a request names, as Gradio looks for them."""
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            if isinstance(one.get("path"), str):
-                yield one["path"]
-            waiting += one.values()
-        elif isinstance(one, list):
-            waiting += one
-
-
-def _path(request: Request) -> str:
-    """The path by which Starlette finds a route; not the one in its URL, which is cleaned of what does not belong."""
-    path, root = str(request.scope["path"]), str(request.scope.get("root_path", ""))
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path
-
-
-def _netloc(address: str) -> str:
-    try:
-        return urlsplit(address).netloc
-    except ValueError:
-        return ""
-
-
-def _hostname(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _address(request: Request, behind_proxy: bool) -> str:
-    """Where a request of nobody known came from; in a Space as the last proxy says that is not of its own network.
-
-    What stands before that in the header, anybody may have written. Of IPv6 a whole network counts as one.
-    """
-    client = request.client.host if request.client else ""
-    hops = ",".join(request.headers.getlist("x-forwarded-for")).split(",") if behind_proxy else []
-    for hop in reversed(hops):
-        try:
-            address = ipaddress.ip_address(hop.strip())
-        except ValueError:
-            continue
-        if address.is_global:
-            return str(address) if address.version == 4 else str(ipaddress.IPv6Network((int(address), 64), False))
-    return client

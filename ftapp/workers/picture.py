@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ftapp.store.jobs import JobState
+from ftapp.contract.state import JobState
 
 WIDTH, HEIGHT = 1440, 720
 LEFT, TOP, RIGHT, BOTTOM = 130, 90, 1400, 630

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ftapp.card import PICTURE, card_of, final
 from ftapp.contract import events as ev
-from ftapp.contract.config import FullConfig, PublishConfig, RunConfig
+from ftapp.contract.config import FullConfig, RunConfig
 from ftapp.contract.elsewhere import gguf_file
 from ftapp.contract.errors import ConfigError, JobError, ModelError
+from ftapp.contract.publication import PublishConfig
 from ftapp.settings import read_llama_cpp
 from ftapp.store import artifacts
 from ftapp.store.eventlog import EventLog

@@ -14,8 +14,8 @@ from huggingface_hub import CommitOperation, CommitOperationAdd, CommitOperation
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 
-from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import FtappError, HubError
+from ftapp.contract.publication import PublishConfig
 from ftapp.hub import status_of, told
 from ftapp.workers.uploading import Upload, watched
 

@@ -14,10 +14,11 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, set_seed
 from trl import SFTConfig
 
 from ftapp.contract import events as ev
-from ftapp.contract.config import LEARNING_RATE, FullConfig, ModelConfig, QloraConfig, RunConfig, refusal
+from ftapp.contract.config import LEARNING_RATE, FullConfig, ModelConfig, QloraConfig, RunConfig
 from ftapp.contract.duration import evaluation_steps
 from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.contract.memory import AUTO_LENGTH_LIMIT, CONTEXT, Machine, Plan, estimate, resolve
+from ftapp.contract.refusals import refusal
 from ftapp.store.adapters import adapter_folder, disagreements, pinned_revision
 from ftapp.store.checkpoints import last_whole, step_of
 from ftapp.store.eventlog import EventLog

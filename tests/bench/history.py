@@ -13,7 +13,7 @@ import orjson
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import parse_run_config
-from ftapp.store.jobs import JobStore
+from ftapp.store.runs import JobStore
 from tests.bench.table import Row
 
 RUNS = 1000

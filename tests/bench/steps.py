@@ -28,7 +28,7 @@ class Clock(TrainerCallback):
 base = sys.argv[1]
 rows = [{{"messages": json.loads(line)["messages"]}} for line in open(sys.argv[2])]
 args = SFTConfig(output_dir=sys.argv[3], max_steps={STEPS}, per_device_train_batch_size=8, learning_rate=1e-3,
-    lr_scheduler_type="cosine", warmup_steps=0.03, assistant_only_loss=True, max_length=None, seed=42, data_seed=42,
+    lr_scheduler_type="linear", warmup_steps=0.03, assistant_only_loss=True, max_length=None, seed=42, data_seed=42,
     logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True,
     activation_checkpointing=False, bf16=False, use_cpu=True, dataloader_pin_memory=False)
 trainer = SFTTrainer(model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), args=args,

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic.fields import FieldInfo
 
-from ftapp.contract import config
+from ftapp.contract import config, evaluation, publication
 from ftapp.contract.base import Contract
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +81,11 @@ def test_every_requirement_has_a_pin_and_a_reason(name: str) -> None:
     assert [line for line in wanted if not re.fullmatch(r"[\w.-]+==[\w.+]+\s+# \S.*", line)] == []
 
 
-MODELS = [each for each in vars(config).values() if isinstance(each, type) and issubclass(each, Contract)]
+MODELS = [
+    each
+    for each in (*vars(config).values(), evaluation.EvaluateConfig, publication.PublishConfig)
+    if isinstance(each, type) and issubclass(each, Contract)
+]
 FIELDS = [(f"{model.__name__}.{name}", field) for model in MODELS for name, field in model.model_fields.items()]
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from ftapp.contract.config import PublishConfig, RunConfig, parse_run_config
+from ftapp.contract.config import RunConfig, parse_run_config
 from ftapp.contract.errors import ConfigError, JobError
+from ftapp.contract.publication import PublishConfig
 from ftapp.store.datasets import DatasetStore
 from ftapp.studio import Studio
 from ftapp.views import RunView

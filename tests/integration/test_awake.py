@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from ftapp.contract import events as ev
-from ftapp.contract.config import PublishConfig, parse_run_config
+from ftapp.contract.config import parse_run_config
 from ftapp.contract.errors import HubError
+from ftapp.contract.publication import PublishConfig
 from ftapp.processes import awake
 from ftapp.processes.awake import NIGHT, Awake
 from ftapp.processes.child import identify

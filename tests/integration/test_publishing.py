@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import HubError, JobError
+from ftapp.contract.publication import PublishConfig
 from ftapp.settings import Settings
 from ftapp.studio import Studio
 from ftapp.views import PublicationView

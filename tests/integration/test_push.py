@@ -20,7 +20,7 @@ BOB = "hf_BobWritesElsewhere0123456"
 PUSH = (
     "import json, os, sys\n"
     "from pathlib import Path\n"
-    "from ftapp.contract.config import parse_publish_config\n"
+    "from ftapp.contract.publication import parse_publish_config\n"
     "from ftapp.contract.errors import FtappError\n"
     "from ftapp.store.artifacts import files_in\n"
     "from ftapp.workers import push\n"

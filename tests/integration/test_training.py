@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from ftapp.contract import events as ev
-from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import DatasetError, ModelError
+from ftapp.contract.publication import PublishConfig
 from ftapp.studio import Studio
 from ftapp.views import JobView
 from tests.integration.conftest import Trained

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ftapp.contract.config import PublishConfig
+from ftapp.contract.publication import PublishConfig
 from ftapp.store import artifacts
 
 

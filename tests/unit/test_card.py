@@ -10,12 +10,14 @@ from huggingface_hub import ModelCard
 
 from ftapp.card import CHECK_PLACE, card_of, check_card, final
 from ftapp.contract import events as ev
-from ftapp.contract.config import parse_publish_config, parse_run_config
+from ftapp.contract.config import parse_run_config
 from ftapp.contract.errors import ConfigError
+from ftapp.contract.publication import parse_publish_config
 from ftapp.contract.report import Edit, HubSource, dataset_record
 from ftapp.store.datasets import DatasetStore
 from ftapp.store.eventlog import EventLog
-from ftapp.store.jobs import Job, JobStore
+from ftapp.store.jobs import Job
+from ftapp.store.runs import JobStore
 
 
 def row(prompt: str, answer: str, *more: str) -> str:

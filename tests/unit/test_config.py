@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from ftapp.contract.config import FullConfig, QloraConfig, RunConfig, parse_publish_config, parse_run_config
+from ftapp.contract.config import FullConfig, QloraConfig, RunConfig, parse_run_config
 from ftapp.contract.errors import ConfigError
+from ftapp.contract.publication import parse_publish_config
 
 
 def config(**changes: Any) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from ftapp.contract.config import PublishConfig, RunConfig, parse_publish_config, parse_run_config
+from ftapp.contract.config import RunConfig, parse_run_config
 from ftapp.contract.elsewhere import short_name, with_ollama, with_vllm
+from ftapp.contract.publication import PublishConfig, parse_publish_config
 
 
 def run(base: str = "owner/base", **method: Any) -> RunConfig:

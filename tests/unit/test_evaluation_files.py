@@ -10,8 +10,9 @@ from ftapp.contract.errors import JobError, StorageError
 from ftapp.contract.evaluation import EvaluateConfig, Vote
 from ftapp.store.evaluations import add_vote, newest_report, read_report, read_rows, read_votes, write_results
 from ftapp.store.eventlog import EventLog
-from ftapp.store.jobs import Job, JobStore
+from ftapp.store.jobs import Job
 from ftapp.store.queue import EvaluationQueue
+from ftapp.store.runs import JobStore
 from tests.unit.test_evaluation import report_of, rows_of
 
 CONFIG: RunConfig = parse_run_config({"data": {"dataset": "sums"}})

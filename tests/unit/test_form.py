@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from ftapp.contract.base import Contract
 from ftapp.contract.chat import Sampling
-from ftapp.contract.config import FullConfig, LoraConfig, PublishConfig, RunConfig
+from ftapp.contract.config import FullConfig, LoraConfig, RunConfig
 from ftapp.contract.errors import ConfigError
+from ftapp.contract.publication import PublishConfig
 from ftapp.demo.preset import DEMO_PRESET
 from ftapp.ui import form
 

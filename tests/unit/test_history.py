@@ -13,8 +13,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from ftapp.contract import events as ev
-from ftapp.contract.config import PublishConfig, parse_run_config
+from ftapp.contract.config import parse_run_config
 from ftapp.contract.errors import JobError
+from ftapp.contract.publication import PublishConfig
 from ftapp.people import Person
 from ftapp.processes.child import start_detached, stop_tree
 from ftapp.settings import read_settings

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from ftapp.contract import events as ev
-from ftapp.contract.config import PublishConfig, RunConfig, parse_run_config
+from ftapp.contract.config import RunConfig, parse_run_config
 from ftapp.contract.errors import JobError, StorageError
+from ftapp.contract.publication import PublishConfig
 from ftapp.store.eventlog import EventLog
-from ftapp.store.jobs import LOADED, Job, JobStore, Outline, ProcessId, Status
+from ftapp.store.jobs import Job, Outline, ProcessId, Status
+from ftapp.store.runs import LOADED, JobStore
 
 CONFIG = parse_run_config({"model": {"id": "Qwen/Qwen3_0.6B"}, "data": {"dataset": "mine"}})
 WORKER = ProcessId(pid=4_000_000, created=1000.0)

@@ -10,10 +10,11 @@ import pytest
 from starlette.requests import Request
 
 from ftapp.contract.chat import Question
-from ftapp.contract.config import PublishConfig, parse_run_config
+from ftapp.contract.config import parse_run_config
 from ftapp.contract.errors import JobError, LimitReached, NotAllowed
 from ftapp.contract.events import Finished
 from ftapp.contract.examples import Message
+from ftapp.contract.publication import PublishConfig
 from ftapp.contract.report import HubSource
 from ftapp.openid import Account, organisations_in
 from ftapp.people import LOCAL, NAME, VISITOR, Access, Person

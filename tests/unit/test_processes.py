@@ -20,7 +20,8 @@ from ftapp.processes.gpus import processes_for
 from ftapp.processes.launch import launch, worker_argv, worker_env
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import read_settings
-from ftapp.store.jobs import Job, JobStore, ProcessId
+from ftapp.store.jobs import Job, ProcessId
+from ftapp.store.runs import JobStore
 
 CONFIG: RunConfig = parse_run_config({"data": {"dataset": "no-such-dataset"}})
 

@@ -18,7 +18,8 @@ from ftapp.contract import events as ev
 from ftapp.contract.config import RunConfig, parse_run_config
 from ftapp.processes.runs import Runs
 from ftapp.store.eventlog import EventLog
-from ftapp.store.jobs import Job, JobStore
+from ftapp.store.jobs import Job
+from ftapp.store.runs import JobStore
 from ftapp.terminal.verbs import main
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from ftapp.contract import events as ev
-from ftapp.contract.config import PublishConfig
 from ftapp.contract.errors import JobError, StorageError
+from ftapp.contract.publication import PublishConfig
 from ftapp.people import VISITOR
 from ftapp.processes.child import identify
 from ftapp.processes.keeper import Keeper
