@@ -17,6 +17,7 @@ from ftapp.views import RunView
 
 GROWING = Path(__file__).with_name("curve.js").read_text(encoding="utf-8")
 POLL_SECONDS = 0.7
+STOP, TAKE_OUT = "Stop and save", "Take out of the queue"
 RESUMABLE = ("lost", "failed", "stopped")
 LOST_LINES = 12
 """Lines of the log that are shown of a run that ended without a word."""
@@ -100,7 +101,7 @@ def _place_run(views: Any, listed: history.HistoryView) -> TrainTab:
     shown_status = gr.HTML(elem_id="train-status")
     progress = gr.HTML(elem_id="train-progress")
     with gr.Row(elem_classes="actions"):
-        stop = gr.Button("Stop and save", size="sm", visible=False, elem_id="train-stop", min_width=110)
+        stop = gr.Button(STOP, size="sm", visible=False, elem_id="train-stop", min_width=110)
         kill = gr.Button("End now", size="sm", variant="stop", visible=False, elem_id="train-kill", min_width=110)
         changed = gr.Button("", size="sm", variant="primary", visible=False, elem_id="train-changed", min_width=110)
         resume = gr.Button("Resume", size="sm", visible=False, elem_id="train-resume", min_width=110)
@@ -233,6 +234,7 @@ def _poll(
 def _changes(studio: Studio, view: RunView, log_open: bool, drawing: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:
     """Updates for what is not on the screen yet, and what is seen once they are."""
     state, active = view.state, view.active
+    waiting, stopping = view.status == "queued", view.status == "stopping"
     log = studio.log_tail(view.name) if log_open else ""
     curve = (len(state.metrics), state.metrics[-1].step if state.metrics else 0, len(state.evaluations))
     begun = view.status != "stopped" or view.job.process() is not None  # one taken out of the queue just waits again
@@ -249,8 +251,8 @@ def _changes(studio: Studio, view: RunView, log_open: bool, drawing: tuple[Any, 
         (bool(state.metrics), lambda: gr.update(visible=bool(state.metrics))),
         (hash(log), lambda: status.log(log)),
         (bool(state.samples), lambda: gr.update(visible=bool(state.samples))),
-        (view.status, lambda: gr.update(visible=active and view.status != "stopping")),
-        (view.status, lambda: gr.update(visible=active)),
+        (view.status, lambda: gr.update(visible=active and not stopping, value=TAKE_OUT if waiting else STOP)),
+        (view.status, lambda: gr.update(visible=active and not waiting)),
         (view.status, lambda: _changed(view)),
         ((view.status, resumable), lambda: gr.update(visible=view.status in RESUMABLE, interactive=resumable)),
         (active, lambda: gr.update(visible=not active)),

@@ -58,8 +58,11 @@ def test_waiting_runs_are_put_in_order_taken_out_and_put_back(page: Page, served
     page.locator("#train-resume").click()
     expect(page.locator("#train-status")).to_contain_text("Waiting")
     assert [entry.name for entry in studio.queue()] == [third, second]
-    for run in (second, third):
-        studio.unqueue(run)
+    expect(page.locator("#train-kill")).to_be_hidden()
+    page.get_by_role("button", name="Take out of the queue").filter(visible=True).click()
+    expect(page.locator("#train-status")).to_contain_text("Taken out of the queue before it began")
+    assert [entry.name for entry in studio.queue()] == [third]
+    studio.unqueue(third)
     studio.kill(first)
 
 
