@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -178,3 +180,17 @@ def test_early_stopping_ends_a_run_that_gets_no_better(studio: Studio, tiny_llam
     assert view.status == "finished", view.message
     assert [evaluation.step for evaluation in view.state.evaluations] == [2, 4]
     assert view.state.metrics[-1].step == 4 < view.state.metrics[-1].total_steps
+
+
+def test_the_terminal_tries_two_steps_and_says_how_long_the_whole_would_take(
+    studio: Studio, tiny_llama: Path, tmp_path: Path, home: Path
+) -> None:
+    config = config_for(studio, tiny_llama, tmp_path, duration={"epochs": 50})
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "ftapp", "train", str(tmp_path / "config.json"), "--two-steps"]
+    done = subprocess.run(command, env=os.environ | {"FTAPP_HOME": str(home)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "The whole run: " in done.stdout
+    assert "from two steps of this model with lora" in done.stdout
+    [tried] = studio.runs()
+    assert tried.state.metrics[-1].step == tried.state.metrics[-1].total_steps == 2
