@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gradio.utils import get_upload_folder
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,6 +29,8 @@ BODY_SECONDS = 60
 """That such a request may take to arrive."""
 PAGES = 120
 """That one person, or one address, may open in a minute, where requests have a limit: each takes memory."""
+WRONG_PASSWORDS = 60
+"""That one address may send in a minute; after that not even the right one is looked at."""
 FORM_BYTES = 2**20
 """Of an upload, beside its files."""
 MAX_HEADERS = 32 * 2**10
@@ -71,6 +73,7 @@ class Gate:
         self._waiting = Waiting(settings.max_disk_bytes) if settings.max_disk_bytes else None
         self._rate = Rate(settings.max_requests) if settings.max_requests else None
         self._opened = Rate(PAGES) if settings.max_requests else None
+        self._wrong = Rate(WRONG_PASSWORDS)
         self._headers = _security_headers(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,10 +155,8 @@ class Gate:
             return refuse(405, f"Nothing here is done by {request.method[:20]}.")
         if self._foreign(request):
             return refuse(403, f"Another site ({headers.get('origin', '')[:100]}) may not act here.")
-        if settings.password and self._desk is None and path not in OPEN and not self._knows_password(headers):
-            answer = refuse(401, "This needs a user and a password.")
-            answer.headers["WWW-Authenticate"] = 'Basic realm="ftapp", charset="UTF-8"'
-            return answer
+        if settings.password and self._desk is None and path not in OPEN and (refused := self._stranger(request)):
+            return refused
         if path.startswith(CLOSED) and path not in CALLS and not path.startswith((RUN, FILE, HEARTBEAT)):
             return refuse(404, "There is nothing here.")
         return None
@@ -172,8 +173,23 @@ class Gate:
         known = {headers.get("host", ""), sign_in and sign_in.address}
         return origin is not None and netloc(origin) not in known
 
-    def _knows_password(self, headers: Headers) -> bool:
-        scheme, _, encoded = headers.get("authorization", "").partition(" ")
+    def _stranger(self, request: Request) -> Response | None:
+        """The refusal of who does not know the password; guesses are counted."""
+        who, given = address_of(request, behind_proxy=False), request.headers.get("authorization")
+        if self._wrong.spent(who):
+            answer = refuse(429, f"{WRONG_PASSWORDS} wrong passwords in a minute. Wait a little.")
+            answer.headers["Retry-After"] = "60"
+            return answer
+        if self._is_password(given or ""):
+            return None
+        if given is not None:
+            self._wrong.allows(who)
+        answer = refuse(401, "This needs a user and a password.")
+        answer.headers["WWW-Authenticate"] = 'Basic realm="ftapp", charset="UTF-8"'
+        return answer
+
+    def _is_password(self, authorization: str) -> bool:
+        scheme, _, encoded = authorization.partition(" ")
         try:
             given = base64.b64decode(encoded, validate=True) if scheme.lower() == "basic" else b""
         except (binascii.Error, ValueError):

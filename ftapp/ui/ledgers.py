@@ -103,6 +103,12 @@ class Rate:
             self.end(who)
         return allowed
 
+    def spent(self, who: str) -> bool:
+        """Whether the limit of this minute is reached; nothing is counted."""
+        with self._lock:
+            since, count = self._asked.get(who, (0.0, 0))
+            return count >= self._most and time.monotonic() - since <= MINUTE
+
     def end(self, who: str) -> None:
         """One is answered."""
         with self._lock:

@@ -23,7 +23,6 @@ def losses(view: RunView) -> dict[int, object]:
 
 
 def test_tensorboard_gets_the_losses_that_the_page_shows(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     view = tracked(studio, tiny_llama, tmp_path, "tensorboard")
@@ -36,7 +35,6 @@ def test_tensorboard_gets_the_losses_that_the_page_shows(studio: Studio, tiny_ll
 def test_trackio_keeps_them_on_this_machine(
     studio: Studio, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("trackio")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     view = tracked(studio, tiny_llama, tmp_path, "trackio")
     [database] = (tmp_path / "trackio").rglob("ftapp*.db")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,8 +17,8 @@ from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from ftapp.settings import read_settings
-from ftapp.ui.gate import MAX_BODY, PAGES, Gate
-from ftapp.ui.ledgers import MOST_AT_ONCE, Rate
+from ftapp.ui.gate import MAX_BODY, PAGES, WRONG_PASSWORDS, Gate
+from ftapp.ui.ledgers import MINUTE, MOST_AT_ONCE, Rate
 
 T = TypeVar("T")
 
@@ -111,6 +112,20 @@ def test_a_password_is_asked_of_everybody_for_everything() -> None:
     for broken in ("Basic", "Basic ???", "Bearer x", "Basic cMOkc3M"):
         assert ask(gate, "GET", "/", headers={"Authorization": broken}).status_code == 401
     assert ask(gate, "GET", "/health").text == "ok"
+
+
+def test_passwords_cannot_be_guessed_at_will(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, right = with_password(), ("ann", "päss:word")
+    for _ in range(WRONG_PASSWORDS + 10):  # to be asked for one is no guess
+        assert ask(gate, "GET", "/", "far.example").status_code == 401
+    for guess in range(WRONG_PASSWORDS):
+        assert ask(gate, "GET", "/", "far.example", auth=("ann", str(guess))).status_code == 401
+    refused = ask(gate, "GET", "/", "far.example", auth=right)
+    assert refused.status_code == 429
+    assert "wrong passwords" in refused.json()["error"]
+    later = time.monotonic() + MINUTE
+    monkeypatch.setattr("ftapp.ui.ledgers.time.monotonic", lambda: later)
+    assert ask(gate, "GET", "/", "far.example", auth=right).status_code == 200
 
 
 def test_requests_have_a_size(local: Gate) -> None:
