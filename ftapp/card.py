@@ -128,7 +128,7 @@ def _kept(state: JobState) -> ev.Evaluation | None:
     """The measurement of the weights that were kept."""
     if not state.evaluations:
         return None
-    if isinstance(state.end, ev.Finished) and state.end.best_step is not None:
+    if isinstance(state.end, ev.Finished | ev.Stopped) and state.end.best_step is not None:
         best = state.end.best_step
         return next((one for one in state.evaluations if one.step == best), state.evaluations[-1])
     return state.evaluations[-1]

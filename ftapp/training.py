@@ -26,7 +26,7 @@ from ftapp.processes.machine import lacking
 from ftapp.processes.preview import PreviewProcess
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
-from ftapp.store.adapters import adapter_folder, disagreements
+from ftapp.store.adapters import adapter_folder, disagreements, measured_before
 from ftapp.store.checkpoints import last_whole
 from ftapp.store.jobs import ACTIVE, Job, Status
 from ftapp.store.weights import model_in
@@ -183,6 +183,10 @@ class Training(Catalogue):
         name = self.start_training(probe_of(config))
         self.describe_run(name, title="Two steps, for the estimate")
         return name
+
+    def measured_before(self, config: RunConfig) -> str:
+        """What to know where the adapter to go on from was trained on rows that would be measured; else empty."""
+        return measured_before(self._datasets, config, self._jobs.folder)
 
     def code(self, config: RunConfig) -> Code:
         """The same run as config, command and script; the script reads what `export_sides` writes. Raises JobError."""

@@ -124,6 +124,8 @@ def _plainly(job: Job, status: Status, end: End) -> tuple[str, str]:
         case "stopped" | "lost", ev.Stopped() | None if job.folder.parent.name == "publications":
             ended = "Stopped" if status == "stopped" else "The process ended without a word"
             return f"{ended} before it was published.", "Publish again: what was made whole is used."
+        case "stopped", ev.Stopped(step=step, artifact=str(artifact), best_step=int(best)) if best != step:
+            return f"Stopped at step {step}; the best so far, of step {best}, is in {job.folder / artifact}", ""
         case "stopped", ev.Stopped(step=step, artifact=str(artifact)):
             return f"Stopped at step {step}; the result so far is in {job.folder / artifact}", ""
         case "stopped", ev.Stopped(step=0) if resumable:

@@ -63,6 +63,8 @@ class Resolved(_Event):
     """Of the chat template, SHA-256."""
     data_hash: str = ""
     """Of the token rows on both sides of the split, SHA-256."""
+    weights_hash: str = ""
+    """Of the base's weights, by parts of them; see `fingerprint`."""
 
 
 class Metrics(_Event):
@@ -169,6 +171,8 @@ class Stopped(_Event):
     step: int = 0
     artifact: str | None = None
     """Folder of what was saved, if anything was."""
+    best_step: int | None = None
+    """The step whose weights were kept, if it is not the last."""
 
 
 class Failed(_Event):

@@ -6,6 +6,7 @@ from pathlib import Path
 from ftapp.contract.config import AdapterConfig, RunConfig
 from ftapp.contract.errors import JobError
 from ftapp.store.jobs import Job
+from ftapp.store.stored import StoredDatasets
 
 
 def adapter_folder(earlier: Job) -> Path:
@@ -16,6 +17,31 @@ def adapter_folder(earlier: Job) -> Path:
             f"{earlier.name} has no adapter to go on from.", "Choose a run that has finished with LoRA or QLoRA."
         )
     return folder
+
+
+def lineage(config: RunConfig, runs: Path) -> list[Job]:
+    """The runs in this folder whose training is in the adapter that a run goes on from, the nearest first."""
+    found: list[Job] = []
+    while config.model.adapter and (runs / config.model.adapter / "config.json").is_file():
+        job = Job(runs / config.model.adapter)
+        if job.name in [one.name for one in found]:
+            break
+        found.append(job)
+        config = job.run_config()
+    return found
+
+
+def measured_before(store: StoredDatasets, config: RunConfig, runs: Path) -> str:
+    """What to know where a run measures on rows that its adapter was trained on before; empty if it does not."""
+    earlier = [job.run_config() for job in lineage(config, runs)]
+    count = store.trained_before(config.data, config.seed, [(one.data, one.seed) for one in earlier])
+    if not count:
+        return ""
+    last = earlier[0]
+    return (
+        f"The adapter was trained on {count:,} of the held-out rows before: their loss says too little. Take its seed "
+        f"({last.seed}) and held-out share ({last.data.eval_fraction:g}), or a held-out dataset of its own."
+    )
 
 
 def disagreements(config: RunConfig, earlier: Job) -> dict[str, str]:

@@ -118,6 +118,29 @@ class StoredDatasets:
         """How many rows each side has, and how many would be on both."""
         return self.sides(data, seed)[2]
 
+    def trained_before(self, data: DataConfig, seed: int, earlier: Sequence[tuple[DataConfig, int]]) -> int:
+        """How many rows that would be measured on have a prompt on which one of these earlier runs trained."""
+        import numpy
+
+        measured = self._groups_of_sides(data, seed)[1]
+        seen = numpy.zeros(len(measured), bool)
+        for one in earlier:
+            try:
+                seen |= numpy.isin(measured, self._groups_of_sides(*one)[0])
+            except DatasetError:  # it was deleted: nobody can tell any more
+                continue
+        return int(seen.sum())
+
+    def _groups_of_sides(self, data: DataConfig, seed: int) -> tuple[Any, Any]:
+        import numpy
+
+        groups = self._groups(data.dataset)
+        if data.eval_dataset is None:
+            held = held_out(groups, data.eval_fraction, seed)
+            return groups[~held], groups[held]
+        other = self._groups(data.eval_dataset)
+        return groups[~numpy.isin(groups, other)], other
+
     def _where(self, id: str, mask: Any) -> Iterator[Example]:
         for example, wanted in zip(self.examples(id), mask.tolist(), strict=True):
             if wanted:

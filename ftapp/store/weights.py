@@ -1,11 +1,35 @@
 """A model's files on this machine: names, shapes and sizes of its tensors, without reading a weight."""
 
+import hashlib
 from pathlib import Path
 
 import orjson
 
 from ftapp.contract.errors import ModelError
 from ftapp.contract.memory import Model, read_model
+
+MAX_HEADER = 100 * 2**20
+"""Bytes; the format allows no more."""
+SAMPLES, SAMPLE_BYTES = 64, 4096
+"""Of each file of weights, what is read to know it again: so many blocks spread evenly, each of so many bytes."""
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of the names and sizes of a model's weights, of their headers and samples: other weights give another.
+
+    A change of a few weights in a large file may escape it; to read all of them would take as long as loading them.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+            digest.update(file.read(min(header, MAX_HEADER)))
+            for number in range(SAMPLES):
+                file.seek(8 + header + (size - 8 - header) * number // SAMPLES)
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def model_in(folder: Path) -> Model:
@@ -30,7 +54,7 @@ def tensors(folder: Path) -> tuple[dict[str, tuple[int, ...]], int]:
         try:
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
-                if not 0 < length <= 100 * 2**20:
+                if not 0 < length <= MAX_HEADER:
                     raise ValueError("its header is missing or too long")
                 header = orjson.loads(file.read(length))
             for name, tensor in header.items():

@@ -148,7 +148,10 @@ def _rows(studio: Studio, config: RunConfig) -> str:
     more = f"{found.eval_rows:,} held out to measure on" if found.eval_rows else "none held out"
     if found.shared_rows:
         more += f"; {found.shared_rows:,} left out, since their prompts are in both"
-    return _figure("Rows", f"{found.train_rows:,} to train on", more)
+    known = studio.measured_before(config)
+    return _figure("Rows", f"{found.train_rows:,} to train on", more) + (
+        markup.notice("warning", known) if known else ""
+    )
 
 
 def _memory(studio: Studio, config: RunConfig, known: Measured) -> tuple[str, list[tuple[str, dict[str, Any], int]]]:

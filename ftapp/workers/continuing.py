@@ -57,6 +57,23 @@ class Before:
             )
         return _differences(self._started, self._now) if self._started and self._now else []
 
+    def check_weights(self, weights_hash: str, earlier: Job | None) -> None:
+        """Raises ModelError if the base's weights are not those that this run, or the adapter it goes on from, had."""
+        before = self._resolved
+        if before and before.weights_hash and before.weights_hash != weights_hash:
+            raise ModelError(
+                f"The base model's weights have changed since this run began ({_short(before.weights_hash)} then, "
+                f"{_short(weights_hash)} now): it would go on as another run.",
+                NEW_RUN,
+            )
+        trained = earlier.refresh().resolved if earlier else None
+        if earlier and trained and trained.weights_hash and trained.weights_hash != weights_hash:
+            raise ModelError(
+                f"The base model's weights are not those on which {earlier.name} trained its adapter "
+                f"({_short(trained.weights_hash)} then, {_short(weights_hash)} now).",
+                "Put the weights of then back, or start a new adapter.",
+            )
+
 
 def _differences(then: ev.Started, now: ev.Started) -> list[ev.Note]:
     told = [

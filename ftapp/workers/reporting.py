@@ -22,6 +22,8 @@ CHECKPOINT_SECONDS = 600.0
 """At least so often a checkpoint is written, whatever the measurements are: no more than that is ever lost …"""
 CHECKPOINT_SHARE = 0.03
 """… unless writing them would take more than this share of the time."""
+MEASURING_SECONDS = 60.0
+"""That a measurement may still take once somebody has asked to stop."""
 
 
 class StopAsked(Exception):
@@ -45,6 +47,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._last: tuple[int, float] | None = None
         self._saved_at = time.monotonic()
         self._saving_takes = 0.0
+        self._asked_at: float | None = None
         self.stopped = False
         signal.signal(signal.SIGTERM, self._on_sigterm)
 
@@ -68,16 +71,30 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         """Stop if asked; measure and save at the last step too; save when the last checkpoint is long ago."""
-        stop, save = self._agreed(args, self._terminated or self._stop_file.exists(), self._checkpoint_is_old())
+        stop, hurry, save = self._agreed(args, self._stop_is_asked(), self._terminated, self._checkpoint_is_old())
         if save:
             control.should_save = True
         if stop:
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True
+            # the last weights are measured too, or an earlier checkpoint would be kept unasked
+            control.should_evaluate = args.load_best_model_at_end and not hurry
         elif state.global_step >= state.max_steps and args.eval_strategy != "no":
             control.should_evaluate = True
+        if control.should_save:
+            control.should_log = True  # whether a checkpoint can be gone on from is told by its last loss
         return control
+
+    def _stop_is_asked(self) -> bool:
+        if self._asked_at is None and (self._terminated or self._stop_file.exists()):
+            self._asked_at = time.monotonic()
+        return self._asked_at is not None
+
+    def measuring_must_end(self, args: TrainingArguments) -> bool:
+        """Whether there is no time for the rest of a measurement, asked of every rank after each of its batches."""
+        late = self._stop_is_asked() and time.monotonic() - (self._asked_at or 0.0) > MEASURING_SECONDS
+        return self._agreed(args, self._terminated or late)[0]
 
     def _checkpoint_is_old(self) -> bool:
         wait = max(CHECKPOINT_SECONDS, self._saving_takes / CHECKPOINT_SHARE)

@@ -1,8 +1,10 @@
 """Train: the only translation of our config into TRL's words."""
 
+import json
 import math
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import psutil
 import torch
 from accelerate import PartialState
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import EarlyStoppingCallback, PreTrainedModel, set_seed
 from trl import SFTConfig
 
@@ -19,11 +22,12 @@ from ftapp.contract.duration import evaluation_steps
 from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.contract.memory import AUTO_LENGTH_LIMIT, CONTEXT, Machine, Plan, estimate, resolve
 from ftapp.contract.refusals import refusal
-from ftapp.store.adapters import adapter_folder, disagreements, pinned_revision
+from ftapp.store.adapters import adapter_folder, disagreements, measured_before, pinned_revision
 from ftapp.store.checkpoints import last_whole, step_of
+from ftapp.store.datasets import DatasetStore
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
-from ftapp.store.weights import model_in
+from ftapp.store.weights import fingerprint, model_in
 from ftapp.workers import models, sources
 from ftapp.workers.continuing import Before, text_hash
 from ftapp.workers.order import step_cost
@@ -73,6 +77,9 @@ def _train(job: Job, say: Reporter) -> ev.Event:
     encoder = Encoder(load_tokenizer(folder), name)
     for remark in encoder.notes:
         say.say(ev.Note(message=remark))
+    runs = job.folder.parent
+    if known := measured_before(DatasetStore(runs.parent / "datasets"), config, runs):
+        say.say(ev.Note(level="warning", message=known))
     limit = context_of(folder, name) or AUTO_LENGTH_LIMIT
     rows = TokenRows(job, config, encoder, min(limit, AUTO_LENGTH_LIMIT), say.say)
     if rows.longest > limit:
@@ -83,6 +90,8 @@ def _train(job: Job, say: Reporter) -> ev.Event:
         say.say(difference)
 
     folder, _ = sources.find_files(base.model_copy(update={"revision": revision}), token, say.say)
+    weights_hash = fingerprint(folder)
+    before.check_weights(weights_hash, earlier)
     say.say(ev.Phase(name="loading"))
     dtype = models.training_dtype(config.method, on)
     model = models.load_base(folder, name, on, dtype, quantised=isinstance(config.method, QloraConfig))
@@ -107,7 +116,7 @@ def _train(job: Job, say: Reporter) -> ev.Event:
         train_dataset=rows.train,
         eval_dataset=rows.held_out,
         processing_class=encoder.tokenizer,
-        callbacks=[say, *_early_stopping(config)],
+        callbacks=[say, *_early_stopping(config, before.checkpoint)],
     )
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
@@ -119,6 +128,7 @@ def _train(job: Job, say: Reporter) -> ev.Event:
                 "model.revision": revision,
                 "model.licence": sources.licence(folder),
                 "data.max_length": rows.max_length,
+                **_adapted(trainer.model),
                 "optim.learning_rate": arguments.learning_rate,
                 "batch.micro_size": arguments.per_device_train_batch_size,
                 "batch.packing": packing,
@@ -139,6 +149,7 @@ def _train(job: Job, say: Reporter) -> ev.Event:
             start_step=before.step,
             template_hash=template_hash,
             data_hash=rows.hash,
+            weights_hash=weights_hash,
         )
     )
     trainer.train(resume_from_checkpoint=str(before.checkpoint) if before.checkpoint else None)
@@ -149,10 +160,11 @@ def _train(job: Job, say: Reporter) -> ev.Event:
     if trainer.is_world_process_zero():
         for left in ("tokens", INITIAL):
             shutil.rmtree(job.folder / left, ignore_errors=True)
+    best = trainer.state.best_model_checkpoint if arguments.load_best_model_at_end else None
+    best_step = int(best.rsplit("-", 1)[1]) if best else None
     if say.stopped:
-        return ev.Stopped(step=trainer.state.global_step, artifact=artifact)
-    best = trainer.state.best_model_checkpoint
-    return ev.Finished(artifact=artifact, best_step=int(best.rsplit("-", 1)[1]) if best else None)
+        return ev.Stopped(step=trainer.state.global_step, artifact=artifact, best_step=best_step)
+    return ev.Finished(artifact=artifact, best_step=best_step)
 
 
 def _pinned(config: RunConfig, earlier: Job) -> ModelConfig:
@@ -191,9 +203,24 @@ def _trainable(base: PreTrainedModel, job: Job, config: RunConfig, earlier: Job 
     return model
 
 
-def _early_stopping(config: RunConfig) -> list[EarlyStoppingCallback]:
+def _adapted(model: Any) -> dict[str, str]:
+    """What `method.target_modules` came to: how many layers of each name have an adapter; empty without one."""
+    names = [name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    counts = ", ".join(f"{count} {name}" for name, count in Counter(names).items())
+    return {"method.target_modules": counts} if counts else {}
+
+
+def _early_stopping(config: RunConfig, checkpoint: Path | None) -> list[EarlyStoppingCallback]:
     patience = config.evaluation.early_stopping_patience
-    return [EarlyStoppingCallback(patience)] if patience else []
+    if not patience:
+        return []
+    callback = EarlyStoppingCallback(patience)
+    if checkpoint:
+        # the trainer would restore it only together with its own control, in which a stop still stands
+        states = json.loads((checkpoint / "trainer_state.json").read_bytes()).get("stateful_callbacks", {})
+        known = states.get("EarlyStoppingCallback", {}).get("attributes", {})
+        callback.early_stopping_patience_counter = known.get("early_stopping_patience_counter", 0)
+    return [callback]
 
 
 def _total_steps(config: RunConfig, rows: int) -> int:

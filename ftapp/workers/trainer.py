@@ -26,23 +26,31 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         return EpochOrder(self._rows.lengths, size, self.args.data_seed, lambda: self.state.epoch or 0.0)
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Token-weighted loss of the held-out rows; same keys as the trainer's own."""
-        began = time.monotonic()
+        """Token-weighted loss of the held-out rows, NaN if it was broken off; same keys as the trainer's own."""
+        began, whole = time.monotonic(), True
         self._say.say(ev.Phase(name="evaluating"))
         was_training = self.model.training
         self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64)
         with torch.no_grad():
-            for batch in self.get_eval_dataloader():
+            batches = self.get_eval_dataloader()
+            for batch in batches:
                 inputs = self._prepare_inputs(batch)
-                self._forget_repeated(inputs["labels"])
+                self._forget_repeated(inputs)
                 tokens = int((inputs["labels"][:, 1:] != IGNORED).sum())
                 with self.compute_loss_context_manager():
                     loss = self.compute_loss(self.model, inputs)
                 sums += torch.tensor([float(loss) * tokens, tokens], dtype=torch.float64)
-            if self.is_world_process_zero():
+                if self._say.measuring_must_end(self.args):
+                    whole = False
+                    batches.end()
+                    break
+            if whole and not self._say.stopped and self.is_world_process_zero():
                 self._answer()
         self.model.train(was_training)
+        if not whole:
+            self._say.say(ev.Note(message=f"The measurement at step {self.state.global_step} was broken off."))
+            return {f"{metric_key_prefix}_loss": math.nan}  # which is never the best
         if self.args.world_size > 1:
             device_sums = sums.to(self.args.device)
             torch.distributed.all_reduce(device_sums)
@@ -58,15 +66,25 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         metrics = {f"{metric_key_prefix}_loss": loss}
         self._metrics["eval"].clear()
         self.log(metrics)
-        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if not self._say.stopped:  # one more than the run would have had: early stopping must not count it
+            self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _forget_repeated(self, labels: torch.Tensor) -> None:
-        """Rows that fill up the last batch so that every rank has one: they were measured already."""
-        state, rows = self.accelerator.gradient_state, labels.shape[0]
-        if self.args.world_size > 1 and state.end_of_dataloader and state.remainder > 0:
-            mine = max(0, state.remainder - self.args.process_index * rows)
-            labels[mine:] = IGNORED
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        if batch_samples:
+            self._forget_repeated(batch_samples[-1])
+        return super()._get_num_items_in_batch(batch_samples, device)
+
+    def _forget_repeated(self, inputs: dict[str, Any]) -> None:
+        """Rows that fill up an epoch's last batch so that every rank has as many: they have been there already."""
+        state = self.accelerator.gradient_state
+        if self.args.world_size == 1 or not state.end_of_dataloader or state.remainder <= 0:
+            return
+        labels, starts = inputs["labels"], inputs.get("cu_seq_lens_q")  # the latter where rows are laid end to end
+        rows = labels.shape[0] if starts is None else len(starts) - 1
+        mine = max(0, state.remainder - self.args.process_index * rows)
+        if mine < rows:
+            labels[(slice(mine, None),) if starts is None else (slice(None), slice(int(starts[mine]), None))] = IGNORED
 
     def _answer(self) -> None:
         """The model's greedy answers to a few held-out prompts, as far as it is now."""

@@ -104,6 +104,12 @@ def test_a_run_goes_on_from_the_adapter_of_another(trained: Trained, tmp_path: P
     before, after = first.state.metrics, view.state.metrics
     assert abs(after[0].loss - before[-1].loss) < 0.3 * (before[0].loss - before[-1].loss)
     assert view.state.evaluations[-1].loss < first.state.evaluations[0].loss
+    assert studio.measured_before(config) == "", "the same seed and share hold the same rows out"
+    other = config.model_copy(update={"seed": 7})
+    assert "trained on " in (told := studio.measured_before(other))
+    assert "seed (42) and held-out share (0.1)" in told
+    further = other.model_copy(update={"model": config.model.model_copy(update={"adapter": view.name})})
+    assert studio.measured_before(further) == told, "what the run before it was trained on counts, too"
     adapted = load(trained.base, view.folder / "adapter")
     assert loss_of(adapted, view, trained.base) == pytest.approx(best(view), rel=1e-4)
 

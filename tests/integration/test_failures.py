@@ -1,6 +1,7 @@
 """Trainings that cannot go on, each cause brought about for real: all end in words, with a kind and a way out."""
 
 import math
+import os
 import resource
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from ftapp.contract.remedies import changed, remedy
 from ftapp.settings import Settings
 from ftapp.studio import Studio
 from ftapp.views import RunView
-from ftapp.workers.reporting import Reporter
+from ftapp.workers.reporting import MEASURING_SECONDS, Reporter
 from tests.running import config_for, finish, wait_for
 
 
@@ -115,6 +116,26 @@ def test_a_checkpoint_is_never_long_ago(reporter: Reporter) -> None:
     assert not saves(9, takes=1)
     assert not saves(11, takes=60), "a minute of writing in eleven would be too much"
     assert saves(34, takes=60)
+
+
+def test_a_stop_leaves_a_measurement_a_minute(reporter: Reporter, tmp_path: Path) -> None:
+    args = TrainingArguments(output_dir="unused", use_cpu=True, eval_strategy="steps", load_best_model_at_end=True)
+
+    def stops() -> TrainerControl:
+        control = TrainerControl()
+        return reporter.on_step_end(args, TrainerState(global_step=7, max_steps=9), control)
+
+    assert not reporter.measuring_must_end(args)
+    assert not stops().should_training_stop
+    (tmp_path / "stop").touch()
+    assert not reporter.measuring_must_end(args)
+    control = stops()
+    assert (control.should_training_stop, control.should_save, control.should_evaluate) == (True, True, True)
+    assert control.should_log, "its last loss tells whether a checkpoint can be gone on from"
+    reporter._asked_at = (reporter._asked_at or 0.0) - MEASURING_SECONDS
+    assert reporter.measuring_must_end(args)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert not stops().should_evaluate, "five seconds are for saving"
 
 
 def test_a_model_that_passes_no_gradient_back_is_given_up(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:

@@ -209,6 +209,12 @@ def test_other_rows_or_another_template_are_refused_and_other_libraries_noted(ki
         before.check("0" * 64, resolved.data_hash)
     with pytest.raises(DatasetError, match=f"rows have changed since this run began \\({resolved.data_hash[:8]} then"):
         before.check(resolved.template_hash, "0" * 64)
+    assert resolved.weights_hash
+    before.check_weights(resolved.weights_hash, None)
+    with pytest.raises(ModelError, match="weights have changed since this run began"):
+        before.check_weights("0" * 64, None)
+    with pytest.raises(ModelError, match=f"not those on which {job.name} trained its adapter"):
+        Before(Job(killed.folder.with_name("another"))).check_weights("0" * 64, job)
     notes = before.check(resolved.template_hash, resolved.data_hash)
     assert [note.level for note in notes] == ["warning"] * 3
     log.append(resolved.model_copy(update={"values": {"model.revision": "a1b2"}}))

@@ -49,10 +49,21 @@ def test_lora_learns_and_says_everything(trained: Trained) -> None:
     assert resolved.trainable_parameters == trained.studio.parameters(view.config.model, view.config.method).trainable
     assert resolved.total_parameters == trained.studio.parameters(view.config.model, view.config.method).total
     assert resolved.values["data.max_length"] != "auto"
+    assert resolved.values["method.target_modules"].startswith("2 q_proj, 2 k_proj")
     assert view.state.started is not None
     assert "torch" in view.state.started.versions
     config = (trained.folder / "adapter" / "adapter_config.json").read_text()
     assert str(trained.base.parent) not in config
+
+
+def test_activations_that_are_computed_again_change_nothing(trained: Trained, tmp_path: Path) -> None:
+    studio, alone = trained.studio, trained.studio.run(trained.run)
+    batch = {"activation_checkpointing": True, "micro_size": 2}
+    view = finish(studio, studio.start_training(config_for(studio, trained.base, tmp_path, batch=batch)))
+    assert view.status == "finished", view.message
+    assert view.state.resolved
+    assert view.state.resolved.values["batch.activation_checkpointing"] is True
+    assert losses(view) == pytest.approx(losses(alone), rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["qlora", "full"])
@@ -74,6 +85,7 @@ def test_qlora_and_full_learn(studio: Studio, tiny_llama: Path, tmp_path: Path, 
 
 def test_stop_saves_an_adapter_that_loads(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
     from peft import PeftModel
+    from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
     run = studio.start_training(config_for(studio, tiny_llama, tmp_path, **LONG))
@@ -83,6 +95,15 @@ def test_stop_saves_an_adapter_that_loads(studio: Studio, tiny_llama: Path, tmp_
     assert view.status == "stopped"
     assert isinstance(view.state.end, ev.Stopped)
     assert view.state.end.step >= 3
+    # the last weights were measured like the others, and the best of all are kept
+    best = min(view.state.evaluations, key=lambda evaluation: evaluation.loss)
+    assert view.state.evaluations[-1].step == view.state.end.step
+    assert view.state.end.best_step == best.step
+    kept = view.folder / "checkpoints" / f"checkpoint-{best.step}" / "adapter_model.safetensors"
+    saved = load_file(view.folder / "adapter" / "adapter_model.safetensors")
+    assert {name: tensor.tolist() for name, tensor in load_file(kept).items()} == {
+        name: tensor.tolist() for name, tensor in saved.items()
+    }
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), view.folder / "adapter")
     changed = [p for name, p in model.named_parameters() if "lora_B" in name]
     assert changed
@@ -180,6 +201,10 @@ def test_early_stopping_ends_a_run_that_gets_no_better(studio: Studio, tiny_llam
     assert view.status == "finished", view.message
     assert [evaluation.step for evaluation in view.state.evaluations] == [2, 4]
     assert view.state.metrics[-1].step == 4 < view.state.metrics[-1].total_steps
+    from ftapp.workers.train import _early_stopping
+
+    [callback] = _early_stopping(config, view.folder / "checkpoints" / "checkpoint-4")
+    assert callback.early_stopping_patience_counter == 1, "a resumed run goes on counting"
 
 
 def test_the_terminal_tries_two_steps_and_says_how_long_the_whole_would_take(
