@@ -26,7 +26,7 @@ from ftapp.processes.machine import lacking
 from ftapp.processes.preview import PreviewProcess
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
-from ftapp.store.adapters import adapter_folder, disagreements
+from ftapp.store.adapters import adapter_folder, disagreements, pinned_revision
 from ftapp.store.checkpoints import last_whole
 from ftapp.store.jobs import ACTIVE, Job, Status
 from ftapp.store.weights import model_in
@@ -186,11 +186,12 @@ class Training(Catalogue):
 
     def code(self, config: RunConfig) -> Code:
         """The same run as config, command and script; the script reads what `export_sides` writes. Raises JobError."""
-        adapter = adapter_folder(self._jobs.get(config.model.adapter)) if config.model.adapter else ""
+        earlier = self._jobs.get(config.model.adapter) if config.model.adapter else None
+        adapter, revision = (str(adapter_folder(earlier)), pinned_revision(earlier)) if earlier else ("", None)
         model = str(DEMO_FOLDER / "model") if config.model.id == DEMO else config.model.id
         home = self.settings.home
         hidden = self.person.shared or home == Path("~/ftapp").expanduser()  # of a shared machine nobody has a terminal
-        return code(config, model, None if hidden else home, str(adapter))
+        return code(config, model, None if hidden else home, adapter, revision)
 
     def _refuse_many(self) -> None:
         """Raise LimitReached if this person has as many runs waiting and at work as may be."""
