@@ -1,6 +1,7 @@
 """All runs of a user in one list: search, compare, name, note, delete; and the queue with its order."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -227,8 +228,9 @@ def _compare(studio: Studio, picked: list[str] | None, logarithmic: bool) -> tup
         found = studio.compare(picked)
     except FtappError as error:
         return edge.in_place(error), hidden, hidden, ""
-    names = [row.title or row.name for row in found.runs]
-    named = {name: (curve.loss, curve.eval_loss) for name, curve in zip(names, found.curves, strict=True)}
+    titles = Counter(row.title for row in found.runs)
+    names = [row.title if titles[row.title] == 1 and row.title else _label(row) for row in found.runs]
+    named = [(name, curve.loss, curve.eval_loss) for name, curve in zip(names, found.curves, strict=True)]
     drawn = charts.as_plotly(charts.comparison(named, logarithmic))
     shown = gr.update(visible=True)
     return "", shown, gr.update(value=drawn, visible=True), _differences(found, names)
