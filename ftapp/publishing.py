@@ -17,7 +17,7 @@ from ftapp.processes.child import alive
 from ftapp.processes.launch import launch
 from ftapp.store import artifacts
 from ftapp.store.archives import zipped
-from ftapp.store.jobs import ACTIVE, Job
+from ftapp.store.jobs import Job
 from ftapp.views import PublicationView
 
 SETTINGS = "https://huggingface.co/settings/tokens"
@@ -172,7 +172,7 @@ class Publishing(Evaluations):
     def _publishing(self) -> str:
         """The name of a run that is being published right now; empty if none is."""
         jobs = (job for run, _ in self._runs.all() for job in self._jobs.publications(run))
-        return next((job.folder.parents[1].name for job in jobs if job.status(alive(job.process())) in ACTIVE), "")
+        return next((job.folder.parents[1].name for job in jobs if self._publication_view(job).active), "")
 
     def _token(self, token: str | None) -> str | None:
         return (token or "").strip() or self.settings.hub_token

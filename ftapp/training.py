@@ -1,7 +1,6 @@
 """The verbs on runs: what they need, the rows as they will see them, starting, stopping, taking up again."""
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,7 +39,6 @@ class Training(Catalogue):
         super().__init__(settings, person, scheduler)
         self._preview: PreviewProcess | None = None
         self._previewed: DatasetInfo | None = None
-        self._stop_deadlines: dict[Path, float] = {}
         self._models: dict[tuple[str, str | None], Model] = {}
 
     def make_room(self, why: str) -> None:
@@ -232,7 +230,6 @@ class Training(Catalogue):
         self._refuse_full()
         self._refuse_many()
         job.request_resume()
-        self._stop_deadlines.pop(job.folder, None)
         self.make_room("a training started and needs the memory")
         self.scheduler.tick()
 
@@ -282,7 +279,6 @@ class Training(Catalogue):
     def _ask_to_stop(self, job: Job) -> None:
         if job.status(alive(job.process())) in ACTIVE:
             job.request_stop()
-            self._stop_deadlines.setdefault(job.folder, time.monotonic() + self.settings.stop_grace_seconds)
 
     @acts
     def kill(self, name: str, publication: str = "") -> None:
@@ -307,10 +303,5 @@ class Training(Catalogue):
 
     def _view(self, job: Job, read_config: Callable[[], C], created: float, status: Status, end: End) -> JobView[C]:
         if status == "stopping":
-            self._end_after_grace(job)
+            self.scheduler.end_overdue(job)  # a publication, of which the scheduler knows nothing, or no page is served
         return JobView(job, read_config, created, status, end)
-
-    def _end_after_grace(self, job: Job) -> None:
-        grace = self.settings.stop_grace_seconds
-        if time.monotonic() > self._stop_deadlines.setdefault(job.folder, time.monotonic() + grace):
-            stop_tree(job.process())

@@ -95,8 +95,11 @@ class Job:
     def status(self, alive: bool) -> Status:
         """Derived from the events and from whether the process is alive."""
         state = self.refresh()
-        if not alive and self._waits_to_resume():
-            return "queued"
+        if self._waits_to_resume():
+            if alive and state.end:
+                return "stopping"  # the process before has said its last word and is about to go
+            if not alive:
+                return "queued"
         if alive and self._taken_up_again():
             return "stopping" if self.stop_requested else "starting"
         match state.end:
@@ -125,12 +128,24 @@ class Job:
         return (self.folder / "stop").exists()
 
     def request_stop(self, why: str = "") -> None:
-        """Ask the job to save and end, or, if it waits, not to begin; `why` is what nobody would know otherwise."""
+        """Ask the job to save and end, or, if it waits, not to begin; `why` is what nobody would know otherwise.
+
+        Of several requests the first one counts.
+        """
         stop = self.folder / "stop"
-        if why:
+        if why and not self.stop_requested:
             write_whole(stop, why.encode())
-        else:
+        elif not self.stop_requested:
             stop.touch()
+
+    @property
+    def end_requested(self) -> float | None:
+        """Since when its process is to end, by a stop or for a resume; seconds since the epoch, None if it is not."""
+        asked = self.folder / ("resume" if self._waits_to_resume() else "stop")
+        try:
+            return asked.stat().st_mtime
+        except FileNotFoundError:
+            return None
 
     @property
     def stop_reason(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import psutil
 import pytest
 from safetensors.numpy import save_file
 
@@ -17,7 +18,7 @@ from ftapp.contract.config import parse_run_config
 from ftapp.contract.errors import JobError
 from ftapp.contract.publication import PublishConfig
 from ftapp.people import Person
-from ftapp.processes.child import start_detached, stop_tree
+from ftapp.processes.child import alive, start_detached, stop_tree
 from ftapp.settings import read_settings
 from ftapp.store.jobs import Job, ProcessId
 from ftapp.studio import Studio
@@ -255,6 +256,22 @@ def test_the_first_in_the_queue_is_started_when_the_machine_is_free(studio: Stud
     wait_for(lambda: first.process(), "the first is started")
     closing.set()
     thread.join()
+def test_a_publication_that_does_not_stop_is_ended_though_the_app_was_started_anew(
+    studio: Studio, tmp_path: Path
+) -> None:
+    job = end(add_run(studio), ev.Finished(artifact="adapter"))
+    publication = studio._jobs.create_publication(job, PublishConfig(run=job.name))
+    publication.record_process(process := start_detached(["sleep", "60"], os.environ, tmp_path / "log"))
+    psutil.Process(process.pid).suspend()
+    studio.stop(job.name, "1")
+    assert studio.publication(job.name, "1").status == "stopping"
+    assert alive(process)
+    os.utime(publication.folder / "stop", (1000, 1000))
+    restarted().publications(job.name)
+    assert not alive(process)
+    assert studio.publication(job.name, "1").status == "stopped"
+
+
     assert later.process() is None
     stop_tree(first.process())
 

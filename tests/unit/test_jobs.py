@@ -1,5 +1,6 @@
 """A job is a folder: its status follows from its events, and no name leads out of its store."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -215,10 +216,12 @@ def test_a_request_to_resume_lasts_until_a_new_process_or_a_stop(job: Job) -> No
     tell(job, started(), ev.Stopped(step=3))
     job.request_stop()
     job.request_resume()
-    assert (job.status(False), job.status(True)) == ("queued", "stopped")
+    assert (job.status(False), job.status(True)) == ("queued", "stopping")
     assert Job(job.folder).status(False) == "queued"
+    os.utime(job.folder / "resume", (1000, 1000))
+    assert job.end_requested == 1000, "its process is to go"
     job.request_stop()
-    assert job.status(False) == "stopped"
+    assert (job.status(False), job.status(True)) == ("stopped", "stopped")
     job.request_resume()
     job.record_process(ProcessId(pid=4_000_001, created=2000.0))
     assert job.status(False) == "stopped"
@@ -282,6 +285,15 @@ def test_a_process_file_that_is_torn_falls_back_to_the_first_word(job: Job) -> N
     assert job.process() is None
     tell(job, started())
     assert job.process() == WORKER
+
+
+def test_of_several_requests_to_stop_the_first_one_counts(job: Job) -> None:
+    assert job.end_requested is None
+    job.request_stop("too long")
+    os.utime(job.folder / "stop", (1000, 1000))
+    job.request_stop()
+    job.request_stop("another reason")
+    assert (job.end_requested, job.stop_reason) == (1000, "too long")
 
 
 def test_created_is_when_the_request_was_written(job: Job) -> None:
