@@ -110,12 +110,13 @@ class Publishing(Evaluations):
         """
         run = self._jobs.get(config.run)
         view = self.run(config.run)
+        method = view.config.method
         self._refuse_full()
         if self.person.shared and config.folder:
             raise NotAllowed("A folder on this machine cannot be written to: it is shared.", "Leave it empty.")
         if not view.has_result:
             raise JobError(f"{config.run} has no trained model yet.", "Wait for it to finish, or choose another run.")
-        if config.artifact == "adapter" and isinstance(view.config.method, FullConfig):
+        if config.artifact == "adapter" and isinstance(method, FullConfig):
             raise JobError(f"{config.run} trained the whole model, so it has no adapter.", "Publish the merged model.")
         if config.artifact == "gguf" and not self.settings.llama_cpp:
             raise JobError(

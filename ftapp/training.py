@@ -49,8 +49,7 @@ class Training(Catalogue):
 
     def _run_using(self, id: str) -> str | None:
         for job, _ in self._runs.active():
-            data = job.run_config().data
-            if id in (data.dataset, data.eval_dataset):
+            if id in job.datasets():
                 return job.name
         return None
 
@@ -219,12 +218,12 @@ class Training(Catalogue):
         job = self._jobs.get(name)
         if self._runs.summary(job).status not in ("lost", "failed", "stopped"):
             raise JobError(f"{name} is not interrupted.", "Only a lost, failed or stopped run can be resumed.")
+        config = job.run_config()
         if job.process() and last_whole(job.folder / "checkpoints") is None:
             raise JobError(f"{name} has no whole checkpoint.", "Start it again from the Configure tab.")
         if change := self._change_of_rows(job):
             raise DatasetError(
-                f"'{job.run_config().data.dataset}' has changed since {name} began: {change}. "
-                "It would go on as another run.",
+                f"'{config.data.dataset}' has changed since {name} began: {change}. It would go on as another run.",
                 "Undo the change, or start a new run.",
             )
         self._refuse_full()
@@ -259,8 +258,7 @@ class Training(Catalogue):
         """The user's runs, newest first."""
         views = []
         for job, summary in self._runs.all():
-            if summary.row:
-                views.append(self._view(job, job.run_config, summary.row.created, summary.status, summary.end))
+            views.append(self._view(job, job.run_config, summary.row.created, summary.status, summary.end))
         return views
 
     def run(self, name: str) -> RunView:

@@ -145,14 +145,15 @@ def _table(rows: list[RunRow], words: str) -> str:
         if (words or "").strip():
             return markup.empty(f"No run has the words “{words.strip()}”.")
         return markup.empty("No runs yet.", "Go to Configure and press Start: the demo takes about a minute.")
+    unknown = "config cannot be read"
     headers = ("Run", "Status", "Method", "Base model", "Data", "Best held-out loss", "Loss", "Time", "Begun", "Note")
     cells = [
         (
             row.title or row.name,
             status.WORDS[row.status] + (f", step {row.step:,} of {row.total_steps:,}" if row.total_steps else ""),
-            form.CHOICE_LABELS.get(row.method, row.method),
-            row.model,
-            f"{row.dataset} · {row.rows:,} rows" if row.rows else row.dataset,
+            form.CHOICE_LABELS.get(row.method, row.method) or "–",
+            row.model or unknown,
+            (f"{row.dataset} · {row.rows:,} rows" if row.rows else row.dataset) if row.dataset else "–",
             _figure(row.best_eval_loss),
             _figure(row.last_loss),
             markup.duration(row.seconds) if row.seconds else "–",

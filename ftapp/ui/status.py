@@ -46,6 +46,7 @@ def _message(view: JobView[Any]) -> str:
     if not view.message:
         return ""
     level = {"failed": "error", "lost": "error", "finished": "success"}.get(view.status, "info")
+    level = "error" if view.unreadable else level
     return markup.notice(level, view.message, view.hint)
 
 

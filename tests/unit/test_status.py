@@ -10,7 +10,7 @@ from ftapp.settings import read_settings
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
 from ftapp.studio import Studio
-from ftapp.ui import history, markup, status
+from ftapp.ui import history, markup, status, train_tab
 from tests.running import BEGUN, WORKER, end
 
 
@@ -56,3 +56,14 @@ def test_runs_of_one_title_are_told_apart_in_a_comparison(studio: Studio) -> Non
     drawn = [trace.name for trace in chart["value"].data]
     assert drawn == [shown for name in names for shown in (name, f"{name}, held-out")]
     assert all(name in differences for name in names)
+
+
+def test_a_run_that_cannot_be_read_is_shown_with_no_way_on_but_to_delete_it(studio: Studio) -> None:
+    job = add_run(studio)
+    (job.folder / "config.json").write_text("{")
+    assert train_tab.choices(studio) == [(f"{job.name} · failed", job.name)]
+    shown = train_tab.show(studio, job.name, False, False, 0.0, "learning_rate")
+    assert "cannot be read: it is not JSON" in shown[0]
+    buttons = shown[11:19]
+    assert not any(button["visible"] for button in buttons)
+    assert "config cannot be read" in history.show(studio, "", None)[0]
