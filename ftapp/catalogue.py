@@ -36,7 +36,7 @@ class Catalogue(History):
     def recent_models(self, words: str = "") -> list[ModelHit]:
         """The models of one's own runs whose name has all these words, the last used first; asks nobody."""
         wanted = words.casefold().split()
-        ids = dict.fromkeys(row.model for row in self.history())
+        ids = dict.fromkeys(row.model for row in self.history() if row.model)
         return [ModelHit(id=id, used=True) for id in ids if all(word in id.casefold() for word in wanted)]
 
     @acts

@@ -216,7 +216,8 @@ class Conversation(Training):
 
     def chat_runs(self) -> list[RunView]:
         """The runs with something to chat with, newest first."""
-        return [view for view in self.runs() if view.has_result or all_checkpoints(view.folder / "checkpoints")]
+        there = [view for view in self.runs() if view.has_result or all_checkpoints(view.folder / "checkpoints")]
+        return [view for view in there if not view.unreadable]
 
     def chat_checkpoints(self, run: str) -> list[str]:
         """What of a run can answer: "" for its result, and the names of its whole checkpoints, newest first."""
@@ -278,5 +279,4 @@ class Conversation(Training):
         return self._versions.rows_from_chat(id)
 
     def _was_used(self, id: str) -> bool:
-        data = [job.run_config().data for job, summary in self._runs.all() if summary.row]
-        return any(id in (one.dataset, one.eval_dataset) for one in data)
+        return any(id in job.datasets() for job, _ in self._runs.all())

@@ -39,13 +39,13 @@ class Evaluations(Conversation):
         """
         run = self._jobs.get(config.run)
         view = self.run(config.run)
+        data = view.config.data
         if not view.has_result:
             raise JobError(f"{config.run} has no trained model yet.", "Wait for it to finish, or choose another run.")
         if view.active:
             raise JobError(f"{config.run} is still at work.", "Evaluate it when it has ended.")
         if any(one.active for one in self.evaluations(config.run)):
             raise JobError(f"{config.run} is being evaluated already.", "Wait for that to end, or stop it.")
-        data = view.config.data
         if config.dataset:
             self._measure_on(config.dataset)
         elif not data.eval_fraction and not data.eval_dataset:

@@ -56,7 +56,7 @@ class History(Library):
 
     def history(self, search: str = "") -> list[RunRow]:
         """The user's runs, newest first; only those that have every word of `search` in what a list shows of them."""
-        rows = [summary.row for _, summary in self._runs.all() if summary.row]
+        rows = [summary.row for _, summary in self._runs.all()]
         words = search.casefold().split()
         return [row for row in rows if all(word in _text(row) for word in words)] if words else rows
 
@@ -106,7 +106,7 @@ class History(Library):
         values = {field: [config.get(field) for config in configs] for field in fields}
         summaries = [self._runs.summary(job) for job in jobs]
         return Comparison(
-            runs=[summary.row for summary in summaries if summary.row],
+            runs=[summary.row for summary in summaries],
             differences={field: found for field, found in values.items() if any(one != found[0] for one in found)},
             curves=[_curve(self._jobs.get(name)) for name in names],
         )

@@ -17,7 +17,7 @@ from ftapp.processes.child import alive
 from ftapp.processes.launch import launch
 from ftapp.store import artifacts
 from ftapp.store.archives import zipped
-from ftapp.store.jobs import ACTIVE, Job
+from ftapp.store.jobs import Job
 from ftapp.views import PublicationView
 
 SETTINGS = "https://huggingface.co/settings/tokens"
@@ -110,12 +110,13 @@ class Publishing(Evaluations):
         """
         run = self._jobs.get(config.run)
         view = self.run(config.run)
+        method = view.config.method
         self._refuse_full()
         if self.person.shared and config.folder:
             raise NotAllowed("A folder on this machine cannot be written to: it is shared.", "Leave it empty.")
         if not view.has_result:
             raise JobError(f"{config.run} has no trained model yet.", "Wait for it to finish, or choose another run.")
-        if config.artifact == "adapter" and isinstance(view.config.method, FullConfig):
+        if config.artifact == "adapter" and isinstance(method, FullConfig):
             raise JobError(f"{config.run} trained the whole model, so it has no adapter.", "Publish the merged model.")
         if config.artifact == "gguf" and not self.settings.llama_cpp:
             raise JobError(
@@ -172,7 +173,7 @@ class Publishing(Evaluations):
     def _publishing(self) -> str:
         """The name of a run that is being published right now; empty if none is."""
         jobs = (job for run, _ in self._runs.all() for job in self._jobs.publications(run))
-        return next((job.folder.parents[1].name for job in jobs if job.status(alive(job.process())) in ACTIVE), "")
+        return next((job.folder.parents[1].name for job in jobs if self._publication_view(job).active), "")
 
     def _token(self, token: str | None) -> str | None:
         return (token or "").strip() or self.settings.hub_token

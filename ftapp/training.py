@@ -1,7 +1,6 @@
 """The verbs on runs: what they need, the rows as they will see them, starting, stopping, taking up again."""
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from ftapp.processes.machine import lacking
 from ftapp.processes.preview import PreviewProcess
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
-from ftapp.store.adapters import adapter_folder, disagreements, measured_before
+from ftapp.store.adapters import adapter_folder, disagreements, measured_before, pinned_revision
 from ftapp.store.checkpoints import last_whole
 from ftapp.store.jobs import ACTIVE, Job, Status
 from ftapp.store.weights import model_in
@@ -40,7 +39,6 @@ class Training(Catalogue):
         super().__init__(settings, person, scheduler)
         self._preview: PreviewProcess | None = None
         self._previewed: DatasetInfo | None = None
-        self._stop_deadlines: dict[Path, float] = {}
         self._models: dict[tuple[str, str | None], Model] = {}
 
     def make_room(self, why: str) -> None:
@@ -51,8 +49,7 @@ class Training(Catalogue):
 
     def _run_using(self, id: str) -> str | None:
         for job, _ in self._runs.active():
-            data = job.run_config().data
-            if id in (data.dataset, data.eval_dataset):
+            if id in job.datasets():
                 return job.name
         return None
 
@@ -190,11 +187,12 @@ class Training(Catalogue):
 
     def code(self, config: RunConfig) -> Code:
         """The same run as config, command and script; the script reads what `export_sides` writes. Raises JobError."""
-        adapter = adapter_folder(self._jobs.get(config.model.adapter)) if config.model.adapter else ""
+        earlier = self._jobs.get(config.model.adapter) if config.model.adapter else None
+        adapter, revision = (str(adapter_folder(earlier)), pinned_revision(earlier)) if earlier else ("", None)
         model = str(DEMO_FOLDER / "model") if config.model.id == DEMO else config.model.id
         home = self.settings.home
         hidden = self.person.shared or home == Path("~/ftapp").expanduser()  # of a shared machine nobody has a terminal
-        return code(config, model, None if hidden else home, str(adapter))
+        return code(config, model, None if hidden else home, adapter, revision)
 
     def _refuse_many(self) -> None:
         """Raise LimitReached if this person has as many runs waiting and at work as may be."""
@@ -224,18 +222,17 @@ class Training(Catalogue):
         job = self._jobs.get(name)
         if self._runs.summary(job).status not in ("lost", "failed", "stopped"):
             raise JobError(f"{name} is not interrupted.", "Only a lost, failed or stopped run can be resumed.")
+        config = job.run_config()
         if job.process() and last_whole(job.folder / "checkpoints") is None:
             raise JobError(f"{name} has no whole checkpoint.", "Start it again from the Configure tab.")
         if change := self._change_of_rows(job):
             raise DatasetError(
-                f"'{job.run_config().data.dataset}' has changed since {name} began: {change}. "
-                "It would go on as another run.",
+                f"'{config.data.dataset}' has changed since {name} began: {change}. It would go on as another run.",
                 "Undo the change, or start a new run.",
             )
         self._refuse_full()
         self._refuse_many()
         job.request_resume()
-        self._stop_deadlines.pop(job.folder, None)
         self.make_room("a training started and needs the memory")
         self.scheduler.tick()
 
@@ -265,8 +262,7 @@ class Training(Catalogue):
         """The user's runs, newest first."""
         views = []
         for job, summary in self._runs.all():
-            if summary.row:
-                views.append(self._view(job, job.run_config, summary.row.created, summary.status, summary.end))
+            views.append(self._view(job, job.run_config, summary.row.created, summary.status, summary.end))
         return views
 
     def run(self, name: str) -> RunView:
@@ -285,7 +281,6 @@ class Training(Catalogue):
     def _ask_to_stop(self, job: Job) -> None:
         if job.status(alive(job.process())) in ACTIVE:
             job.request_stop()
-            self._stop_deadlines.setdefault(job.folder, time.monotonic() + self.settings.stop_grace_seconds)
 
     @acts
     def kill(self, name: str, publication: str = "") -> None:
@@ -310,10 +305,5 @@ class Training(Catalogue):
 
     def _view(self, job: Job, read_config: Callable[[], C], created: float, status: Status, end: End) -> JobView[C]:
         if status == "stopping":
-            self._end_after_grace(job)
+            self.scheduler.end_overdue(job)  # a publication, of which the scheduler knows nothing, or no page is served
         return JobView(job, read_config, created, status, end)
-
-    def _end_after_grace(self, job: Job) -> None:
-        grace = self.settings.stop_grace_seconds
-        if time.monotonic() > self._stop_deadlines.setdefault(job.folder, time.monotonic() + grace):
-            stop_tree(job.process())

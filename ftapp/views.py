@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import RunConfig
-from ftapp.contract.errors import FailureKind
+from ftapp.contract.errors import FailureKind, JobError
 from ftapp.contract.evaluation import EvaluateConfig
 from ftapp.contract.publication import PublishConfig
 from ftapp.contract.remedies import in_words, remedy
@@ -40,6 +40,11 @@ class JobView(Generic[C]):
         """What was asked for."""
         return self.read_config()
 
+    @cached_property
+    def unreadable(self) -> JobError | None:
+        """Why `config` cannot be read; None if it can be."""
+        return self.job.unreadable
+
     @property
     def message(self) -> str:
         """What a person should read about the status: why it failed, where the result is."""
@@ -63,6 +68,9 @@ class JobView(Generic[C]):
     @cached_property
     def _told(self) -> tuple[str, str, FailureKind | None, dict[str, Any]]:
         message, hint = _told(self.job, self.status, self.end)
+        if problem := self.unreadable:
+            kind = self.end.kind if isinstance(self.end, ev.Failed) else None
+            return f"{message} {problem.message}".strip(), problem.hint, kind, {}
         match self.status, self.end:
             case "failed", ev.Failed(kind=kind, changes=changes):
                 return message, hint, kind, changes
@@ -96,8 +104,9 @@ class JobView(Generic[C]):
 
     @property
     def has_result(self) -> bool:
-        """Whether there is an adapter or a model to chat with and to publish."""
-        return (self.folder / "adapter").is_dir() or (self.folder / "model").is_dir()
+        """Whether there is an adapter or a model to chat with and to publish, and it is known how it was made."""
+        made = (self.folder / "adapter").is_dir() or (self.folder / "model").is_dir()
+        return made and not self.unreadable
 
 
 RunView = JobView[RunConfig]

@@ -26,8 +26,8 @@ class Started(_Event):
     """Number of processes that train together."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Of the libraries that shape the result."""
-    device: str = ""
-    """The accelerator's name, or the CPU."""
+    device: str = Field(default="", exclude=True)
+    """Stands, empty, in earlier versions' logs alone: `Resolved` says it."""
 
 
 class Phase(_Event):

@@ -89,6 +89,8 @@ def _plain(item: Any) -> str:
             return "is not a field of the config"
         case "union_tag_invalid" | "union_tag_not_found":
             return "needs a type: 'lora', 'qlora' or 'full'"
+        case "json_invalid":
+            return "is not JSON"
         case "of_field":
             return str(context["message"])
         case "value_error":

@@ -18,17 +18,22 @@ class Code(Contract):
     """Python; reads train.jsonl and held_out.jsonl beside it and needs no ftapp."""
 
 
-def code(config: RunConfig, model: str, home: PurePath | None = None, adapter: str = "") -> Code:
-    """The run as code; `model` is a Hub id or a folder, `home` is FTAPP_HOME where that is not the usual one."""
+def code(
+    config: RunConfig, model: str, home: PurePath | None = None, adapter: str = "", revision: str | None = None
+) -> Code:
+    """The run as code; `model` is a Hub id or a folder, `home` is FTAPP_HOME where that is not the usual one.
+
+    `adapter` is the folder of one to go on from, `revision` the base's that it was trained on.
+    """
     prefix = f"FTAPP_HOME={shlex.quote(str(home))} " if home else ""
     return Code(
         config_json=config.model_dump_json(indent=2) + "\n",
         command=f"{prefix}python -m ftapp train config.json",
-        script=_script(config, model, adapter),
+        script=_script(config, model, adapter, revision),
     )
 
 
-def _script(config: RunConfig, model: str, adapter: str) -> str:
+def _script(config: RunConfig, model: str, adapter: str, revision: str | None) -> str:
     """Constants first, each a literal by repr(), so that no text of a person can become code; then the fixed parts."""
     method, optim, batch, duration, evaluation = (
         config.method, config.optim, config.batch, config.duration, config.evaluation,
@@ -38,7 +43,7 @@ def _script(config: RunConfig, model: str, adapter: str) -> str:
     rate = LEARNING_RATE[method.type] if optim.learning_rate == "auto" else optim.learning_rate
     constants = {
         "MODEL": model,
-        "REVISION": config.model.revision,
+        "REVISION": config.model.revision or revision,
         "SEED": config.seed,
         "MAX_LENGTH": None if data.max_length == "auto" else data.max_length,
         "TRUNCATE": data.over_length == "truncate",
@@ -89,7 +94,7 @@ def _head(config: RunConfig, adapter: str) -> str:
     if isinstance(config.method, QloraConfig):
         packages, names = f"bitsandbytes, {packages}", f"{names}, BitsAndBytesConfig"
     if not isinstance(config.method, FullConfig):
-        imports = f"from peft import {'PeftModel' if adapter else 'LoraConfig'}\n"
+        imports = f"from peft import LoraConfig{', PeftModel' if adapter else ''}\n"
     if config.evaluation.early_stopping_patience:
         names += ", EarlyStoppingCallback"
     imports += f"from transformers import {names}"
@@ -114,7 +119,7 @@ def _model(config: RunConfig, adapter: str) -> str:
     if isinstance(method, FullConfig):
         return "\n".join([*lines, "lora = None"])
     if adapter:
-        lines.append("model = PeftModel.from_pretrained(model, ADAPTER, is_trainable=True)\nlora = None")
+        lines.append(GOING_ON.replace("(dropout)", repr(method.dropout)))
         return "\n".join(lines)
     targets = [name.strip() for name in method.target_modules.split(",")]
     values = {
@@ -250,6 +255,11 @@ QUANTISED = """four_bit = BitsAndBytesConfig(
 KERNELS = """for module in model.modules():
     if hasattr(module, "support_avx512bf16_for_cpu"):  # after an evaluation it would take a kernel without gradients
         module.support_avx512bf16_for_cpu = False"""
+
+GOING_ON = """saved = LoraConfig.from_pretrained(ADAPTER)
+saved.lora_dropout, saved.inference_mode = (dropout), False
+model = PeftModel.from_pretrained(model, ADAPTER, is_trainable=True, config=saved)
+lora = None"""
 
 STEPS = """
 context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 4096

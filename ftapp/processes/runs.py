@@ -43,13 +43,15 @@ class Runs:
         return status, known.end if known else job.refresh().end
 
     def all(self) -> list[tuple[Job, Summary]]:
-        """Every run as it stands now, newest first; without those of another version of the app."""
+        """Every run as it stands now, newest first."""
         found = []
         stamps = _stamps(self.store.folder)
         for job, stamp, status, known in self._judged(stamps.items()):
-            summary = known or summarise(job, status, stamp)
-            if summary.row:
-                found.append((summary.row.created, job.name, job, summary))
+            try:
+                summary = known or summarise(job, status, stamp)
+            except FileNotFoundError:
+                continue  # deleted while we looked
+            found.append((summary.row.created, job.name, job, summary))
         self._summaries.save(stamps)
         return [(job, summary) for _, _, job, summary in sorted(found, key=lambda one: one[:2], reverse=True)]
 
@@ -91,7 +93,7 @@ class Runs:
         if status in ACTIVE:
             return status, None
         summary = summarise(ended, status, stamp)
-        if settled:
+        if settled and (ended.process() or status != "failed"):  # else it waits as soon as its config can be read
             self._summaries.put(job.name, summary)
         return status, summary
 

@@ -138,6 +138,7 @@ class Scheduler:
             at_work += [job for job, status in evaluating if status != "queued"]
             for job in at_work:
                 self._limit(job)
+                self.end_overdue(job)
             if at_work:
                 return
             if evaluating:
@@ -155,15 +156,16 @@ class Scheduler:
         launch(job, "train", self._token_of(user), processes_for(job.run_config().batch, available))
 
     def _limit(self, job: Job) -> None:
-        """Stop what has been at work for longer than may be, and end it if it does not stop."""
+        """Stop what has been at work for longer than may be."""
         most, process = self._settings.max_run_seconds, job.process()
-        if most is None or process is None:
-            return
-        worked = time.time() - process.created
-        if worked > most and not job.stop_requested:
+        if most is not None and process and time.time() - process.created > most and not job.stop_requested:
             job.request_stop(f"It was at work for {most / 3600:g} hours, the most that is allowed here.")
-        elif worked > most + self._settings.stop_grace_seconds:
-            stop_tree(process)
+
+    def end_overdue(self, job: Job) -> None:
+        """End the processes of a job that was asked to end, if the grace for that is over."""
+        asked = job.end_requested
+        if asked is not None and time.time() - asked > self._settings.stop_grace_seconds:
+            stop_tree(job.process())
 
     def keep_ticking(self, stopped: threading.Event, seconds: float = 0.5) -> None:
         """Tick until `stopped` is set; meant for a thread."""

@@ -4,7 +4,9 @@ import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError
 
 from ftapp.contract import events as ev
 from ftapp.contract.base import Contract
@@ -12,6 +14,7 @@ from ftapp.contract.config import RunConfig
 from ftapp.contract.errors import JobError
 from ftapp.contract.evaluation import EvaluateConfig
 from ftapp.contract.publication import PublishConfig
+from ftapp.contract.refusals import config_error
 from ftapp.contract.report import DatasetRecord
 from ftapp.contract.state import JobState
 from ftapp.store.eventlog import outline, tail, tail_text
@@ -19,6 +22,7 @@ from ftapp.store.files import write_whole
 
 Status = Literal["queued", "starting", "running", "stopping", "finished", "stopped", "failed", "lost"]
 ACTIVE: tuple[Status, ...] = ("queued", "starting", "running", "stopping")
+C = TypeVar("C", RunConfig, EvaluateConfig, PublishConfig)
 
 
 class ProcessId(Contract):
@@ -48,7 +52,8 @@ class Job:
         self.state = JobState()
         self._offset = 0
         self._lock = threading.Lock()
-        self._config: RunConfig | None = None
+        self._config: tuple[int, Contract] | None = None
+        """When its file was written, and what it said."""
 
     def refresh(self) -> JobState:
         """Read the events that came since the last call."""
@@ -95,8 +100,11 @@ class Job:
     def status(self, alive: bool) -> Status:
         """Derived from the events and from whether the process is alive."""
         state = self.refresh()
-        if not alive and self._waits_to_resume():
-            return "queued"
+        if self._waits_to_resume():
+            if alive and state.end:
+                return "stopping"  # the process before has said its last word and is about to go
+            if not alive and not self.unreadable:
+                return "queued"
         if alive and self._taken_up_again():
             return "stopping" if self.stop_requested else "starting"
         match state.end:
@@ -110,7 +118,9 @@ class Job:
             return "stopping" if self.stop_requested else "running" if state.started else "starting"
         if self.stop_requested:
             return "stopped"
-        return "lost" if self.process() else "queued"
+        if self.process():
+            return "lost"
+        return "failed" if self.unreadable else "queued"
 
     def _taken_up_again(self) -> bool:
         """Whether a process was started that has not said its first word, after one that said its last."""
@@ -125,12 +135,24 @@ class Job:
         return (self.folder / "stop").exists()
 
     def request_stop(self, why: str = "") -> None:
-        """Ask the job to save and end, or, if it waits, not to begin; `why` is what nobody would know otherwise."""
+        """Ask the job to save and end, or, if it waits, not to begin; `why` is what nobody would know otherwise.
+
+        Of several requests the first one counts.
+        """
         stop = self.folder / "stop"
-        if why:
+        if why and not self.stop_requested:
             write_whole(stop, why.encode())
-        else:
+        elif not self.stop_requested:
             stop.touch()
+
+    @property
+    def end_requested(self) -> float | None:
+        """Since when its process is to end, by a stop or for a resume; seconds since the epoch, None if it is not."""
+        asked = self.folder / ("resume" if self._waits_to_resume() else "stop")
+        try:
+            return asked.stat().st_mtime
+        except FileNotFoundError:
+            return None
 
     @property
     def stop_reason(self) -> str:
@@ -161,10 +183,17 @@ class Job:
         return (asked if asked.exists() else self.folder / "config.json").stat().st_mtime_ns
 
     def run_config(self) -> RunConfig:
-        """The request of a training run, which never changes."""
-        if self._config is None:
-            self._config = RunConfig.model_validate_json(self._config_bytes())
-        return self._config
+        """The request of a training run, which never changes; raises JobError if it cannot be read."""
+        return self._read(RunConfig)
+
+    def datasets(self) -> set[str]:
+        """The datasets that a run needs as they are, as far as that can still be read."""
+        try:
+            data = self.run_config().data
+        except JobError:
+            known = self.dataset()
+            return {known.id} if known else set()
+        return {id for id in (data.dataset, data.eval_dataset) if id}
 
     def about(self) -> About:
         """What its owner says of it."""
@@ -185,18 +214,46 @@ class Job:
             return None
 
     def publish_config(self) -> PublishConfig:
-        """The request of a publication."""
-        return PublishConfig.model_validate_json(self._config_bytes())
+        """The request of a publication; raises JobError if it cannot be read."""
+        return self._read(PublishConfig)
 
     def evaluate_config(self) -> EvaluateConfig:
-        """The request of an evaluation."""
-        return EvaluateConfig.model_validate_json(self._config_bytes())
+        """The request of an evaluation; raises JobError if it cannot be read."""
+        return self._read(EvaluateConfig)
 
-    def _config_bytes(self) -> bytes:
+    @property
+    def unreadable(self) -> JobError | None:
+        """Why its request cannot be read: it is damaged, or of another version of the app; None if it can be."""
         try:
-            return (self.folder / "config.json").read_bytes()
+            match self.folder.parent.name:
+                case "publications":
+                    self.publish_config()
+                case "evaluations":
+                    self.evaluate_config()
+                case _:
+                    self.run_config()
+        except JobError as error:
+            return error
+        return None
+
+    def _read(self, kind: type[C]) -> C:
+        path = self.folder / "config.json"
+        try:
+            written = path.stat().st_mtime_ns
+            if self._config and self._config[0] == written and isinstance(self._config[1], kind):
+                return self._config[1]
+            config = kind.model_validate_json(path.read_bytes())
         except OSError as error:
             raise JobError(f"{self.name} has no readable config.json: {error.strerror}.") from error
+        except ValidationError as error:
+            field, words = next(iter(config_error(error).problems.items()))
+            raise JobError(
+                f"The config of {self.folder.parent.name.removesuffix('s')} {self.name} cannot be read: "
+                f"{field or 'it'} {words}.",
+                "It was damaged, or another version of the app wrote it. Start a new one.",
+            ) from None
+        self._config = written, config
+        return config
 
 
 class Outline(Job):

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from ftapp.contract import events as ev
 from ftapp.contract.base import Contract
 from ftapp.contract.duration import Speed
-from ftapp.contract.errors import StorageError
+from ftapp.contract.errors import JobError, StorageError
 from ftapp.store.files import write_whole
 from ftapp.store.jobs import Job, Status
 
@@ -24,6 +24,7 @@ class RunRow(Contract):
     note: str
     status: Status
     method: str
+    """Empty, as are model and dataset, if its config cannot be read."""
     model: str
     dataset: str
     rows: int
@@ -47,8 +48,7 @@ class Summary(Contract):
     """When the run's folder changed last, nanoseconds since the epoch."""
     status: Status
     end: ev.Finished | ev.Stopped | ev.Failed | None = None
-    row: RunRow | None = None
-    """None if its config is of another version of the app."""
+    row: RunRow
     speed: Speed | None = None
 
 
@@ -57,10 +57,13 @@ def summarise(job: Job, status: Status, stamp: int) -> Summary:
     state, end = job.refresh(), job.refresh().end
     if isinstance(end, ev.Failed):
         end = end.model_copy(update={"traceback": ""})
+    about, dataset = job.about(), job.dataset()
+    method = model = data = ""
     try:
-        config, about, dataset = job.run_config(), job.about(), job.dataset()
-    except ValueError:
-        return Summary(stamp=stamp, status=status, end=end)
+        config = job.run_config()
+        method, model, data = config.method.type, config.model.id, config.data.dataset
+    except JobError:
+        pass  # there is more to tell of it, and its owner may delete it
     known = state.resolved
     last = state.metrics[-1] if state.metrics else None
     losses = [evaluation.loss for evaluation in state.evaluations if math.isfinite(evaluation.loss)]
@@ -69,9 +72,9 @@ def summarise(job: Job, status: Status, stamp: int) -> Summary:
         title=about.title,
         note=about.note,
         status=status,
-        method=config.method.type,
-        model=config.model.id,
-        dataset=config.data.dataset,
+        method=method,
+        model=model,
+        dataset=data,
         rows=known.train_rows + known.eval_rows if known else dataset.used if dataset else 0,
         step=last.step if last else 0,
         total_steps=last.total_steps if last else known.total_steps if known else 0,

@@ -156,13 +156,14 @@ def _read_config(path: Path) -> RunConfig:
 
 def _summary(view: RunView) -> dict[str, Any]:
     metrics, evaluations = view.state.metrics, view.state.evaluations
+    config = None if view.unreadable else view.config
     return {
         "name": view.name,
         "status": view.status,
         "created": datetime.fromtimestamp(view.created, UTC).isoformat(timespec="seconds"),
-        "model": view.config.model.id,
-        "dataset": view.config.data.dataset,
-        "method": view.config.method.type,
+        "model": config.model.id if config else None,
+        "dataset": config.data.dataset if config else None,
+        "method": config.method.type if config else None,
         "step": metrics[-1].step if metrics else None,
         "total_steps": metrics[-1].total_steps if metrics else None,
         "loss": round(metrics[-1].loss, 4) if metrics else None,

@@ -1,7 +1,7 @@
 """Events → curves, as plotly's JSON: dictionaries, since its own objects take a hundred times as long to make."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ftapp.contract.events import Evaluation, Metrics
@@ -100,14 +100,14 @@ def curves(
     return {"data": data, "layout": layout}
 
 
-def comparison(named: Mapping[str, tuple[Sequence[Point], Sequence[Point]]], logarithmic: bool = False) -> Figure:
-    """Several runs' training losses as thin lines and held-out losses as dots, by the runs' names."""
+def comparison(runs: Sequence[tuple[str, Sequence[Point], Sequence[Point]]], logarithmic: bool = False) -> Figure:
+    """Several runs' training losses as thin lines and held-out losses as dots, each with the run's name."""
     layout = _layout("", ".0e")
     layout.pop("yaxis2"), layout.pop("annotations")
     layout["xaxis"]["anchor"] = "y"
     layout["yaxis"] |= {"domain": [0.0, 1.0], **({"type": "log", "tickformat": "~g"} if logarithmic else {})}
     data = []
-    for number, (name, (losses, held_out)) in enumerate(named.items()):
+    for number, (name, losses, held_out) in enumerate(runs):
         colour = COLOURS[number % len(COLOURS)]
         drawn = points([x for x, _ in losses], [y for _, y in losses])
         data.append({**_trace(downsample(drawn), name, colour, "%{y:.4g}"), "opacity": 0.5})

@@ -143,7 +143,8 @@ def _look_again(bound: edge.Edge, event: Any, tab: ConfigureTab) -> None:
 
 def _adapters(studio: Studio) -> Any:
     """The runs whose adapter another run may go on from."""
-    names = [row.name for row in studio.history() if row.status in ("finished", "stopped") and row.method != "full"]
+    ended = [row for row in studio.history() if row.status in ("finished", "stopped")]
+    names = [row.name for row in ended if row.method in ("lora", "qlora")]
     return gr.update(choices=[("none: begin with the base model", ""), *names])
 
 

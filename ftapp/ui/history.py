@@ -1,6 +1,7 @@
 """All runs of a user in one list: search, compare, name, note, delete; and the queue with its order."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -144,14 +145,15 @@ def _table(rows: list[RunRow], words: str) -> str:
         if (words or "").strip():
             return markup.empty(f"No run has the words “{words.strip()}”.")
         return markup.empty("No runs yet.", "Go to Configure and press Start: the demo takes about a minute.")
+    unknown = "config cannot be read"
     headers = ("Run", "Status", "Method", "Base model", "Data", "Best held-out loss", "Loss", "Time", "Begun", "Note")
     cells = [
         (
             row.title or row.name,
             status.WORDS[row.status] + (f", step {row.step:,} of {row.total_steps:,}" if row.total_steps else ""),
-            form.CHOICE_LABELS.get(row.method, row.method),
-            row.model,
-            f"{row.dataset} · {row.rows:,} rows" if row.rows else row.dataset,
+            form.CHOICE_LABELS.get(row.method, row.method) or "–",
+            row.model or unknown,
+            (f"{row.dataset} · {row.rows:,} rows" if row.rows else row.dataset) if row.dataset else "–",
             _figure(row.best_eval_loss),
             _figure(row.last_loss),
             markup.duration(row.seconds) if row.seconds else "–",
@@ -227,8 +229,9 @@ def _compare(studio: Studio, picked: list[str] | None, logarithmic: bool) -> tup
         found = studio.compare(picked)
     except FtappError as error:
         return edge.in_place(error), hidden, hidden, ""
-    names = [row.title or row.name for row in found.runs]
-    named = {name: (curve.loss, curve.eval_loss) for name, curve in zip(names, found.curves, strict=True)}
+    titles = Counter(row.title for row in found.runs)
+    names = [row.title if titles[row.title] == 1 and row.title else _label(row) for row in found.runs]
+    named = [(name, curve.loss, curve.eval_loss) for name, curve in zip(names, found.curves, strict=True)]
     drawn = charts.as_plotly(charts.comparison(named, logarithmic))
     shown = gr.update(visible=True)
     return "", shown, gr.update(value=drawn, visible=True), _differences(found, names)

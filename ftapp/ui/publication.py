@@ -17,8 +17,8 @@ KEPT = {"adapter": "Adapter", "merged": "Merged model", "gguf": "GGUF file"}
 
 def head(view: PublicationView) -> str:
     """Status, progress, notes."""
-    finished = isinstance(view.state.end, Finished)
-    return status.headline(view, told=not finished) + status.phase_bar(view) + status.notes(view)
+    plain = isinstance(view.state.end, Finished) and not view.unreadable
+    return status.headline(view, told=not plain) + status.phase_bar(view) + status.notes(view)
 
 
 def checked(view: PublicationView) -> str:
@@ -45,6 +45,8 @@ def checked(view: PublicationView) -> str:
 
 def result(studio: Studio, view: PublicationView) -> str:
     """Where it is: the link, the folder, the download; then how to use it elsewhere."""
+    if view.unreadable:
+        return ""
     try:
         folder = studio.artifact_folder(view.config.run, view.name)
     except JobError:
@@ -81,6 +83,8 @@ def _elsewhere(studio: Studio, view: PublicationView, folder: str) -> str:
 
 def what(view: PublicationView) -> str:
     """What was published where to, in a few words."""
+    if view.unreadable:
+        return "?"
     return f"{KEPT[view.config.artifact]} → {view.config.destination or 'this machine'}"
 
 

@@ -250,7 +250,7 @@ def _show(studio: Studio, run: str | None, number: str) -> tuple[Any, ...]:
         publication.result(studio, view),
         publication.earlier([one for one in views if one is not view]),
         gr.update(visible=view.active, value="End now" if view.status == "stopping" else "Stop"),
-        gr.update(visible=view.status in AGAIN),
+        gr.update(visible=view.status in AGAIN and not view.unreadable),
         gr.Timer(active=view.active),
         _signature(view),
     )

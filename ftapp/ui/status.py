@@ -33,10 +33,11 @@ def headline(view: JobView[Any], tail: str = "", told: bool = True) -> str:
     word = markup.badge(WORDS[view.status], view.status)
     phase = view.state.phase
     doing = f"<span class='doing'>{markup.text(_phase(phase))}</span>" if view.active and phase else ""
-    device = view.state.started.device if view.state.started else ""
-    world = view.state.started.world_size if view.state.started else 1
-    device += f" · {world} processes" if world > 1 else ""
-    on = f"<span class='device'>{markup.text(device)}</span>" if device else ""
+    state = view.state
+    device = str(state.resolved.values.get("device", "")) if state.resolved else ""
+    processes = f"{state.started.world_size} processes" if state.started and state.started.world_size > 1 else ""
+    where = " · ".join(filter(None, [device, processes]))
+    on = f"<span class='device'>{markup.text(where)}</span>" if where else ""
     last = f"<pre class='ft-tail' tabindex='0' aria-label='End of the log'>{markup.text(tail)}</pre>" if tail else ""
     return f"<div class='ft-headline'>{word}{doing}{on}</div>{_message(view) if told else ''}{last}"
 
@@ -45,6 +46,7 @@ def _message(view: JobView[Any]) -> str:
     if not view.message:
         return ""
     level = {"failed": "error", "lost": "error", "finished": "success"}.get(view.status, "info")
+    level = "error" if view.unreadable else level
     return markup.notice(level, view.message, view.hint)
 
 
@@ -81,7 +83,7 @@ def training(view: JobView[RunConfig]) -> str:
     if view.active and (left := view.state.remaining_seconds()) is not None:
         pairs.append(("Time left", "about " + markup.duration(left)))
     elif not view.active:
-        pairs.append(("Took", markup.duration((metrics[-1].time - metrics[0].time).total_seconds())))
+        pairs.append(("Took", markup.duration(view.state.worked_seconds)))
     if last.tokens_per_second:
         pairs.append(("Tokens / s", markup.quantity(last.tokens_per_second)))
     pairs.append(("Loss", _figure(last.loss)))

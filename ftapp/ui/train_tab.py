@@ -238,7 +238,7 @@ def _changes(studio: Studio, view: RunView, log_open: bool, drawing: tuple[Any, 
     log = studio.log_tail(view.name) if log_open else ""
     curve = (len(state.metrics), state.metrics[-1].step if state.metrics else 0, len(state.evaluations))
     begun = view.status != "stopped" or view.job.process() is not None  # one taken out of the queue just waits again
-    resumable, has_result = bool(state.checkpoints) or not begun, view.has_result
+    resumable, has_result, readable = bool(state.checkpoints) or not begun, view.has_result, not view.unreadable
     parts: list[tuple[Any, Callable[[], Any]]] = [
         ((view.status, state.count), lambda: status.headline(view, _lost(studio, view))),
         ((view.status, state.count), lambda: status.training(view)),
@@ -254,8 +254,11 @@ def _changes(studio: Studio, view: RunView, log_open: bool, drawing: tuple[Any, 
         (view.status, lambda: gr.update(visible=active and not stopping, value=TAKE_OUT if waiting else STOP)),
         (view.status, lambda: gr.update(visible=active and not waiting)),
         (view.status, lambda: _changed(view)),
-        ((view.status, resumable), lambda: gr.update(visible=view.status in RESUMABLE, interactive=resumable)),
-        (active, lambda: gr.update(visible=not active)),
+        (
+            (view.status, resumable, readable),
+            lambda: gr.update(visible=view.status in RESUMABLE and readable, interactive=resumable),
+        ),
+        ((active, readable), lambda: gr.update(visible=not active and readable)),
         ((active, has_result), lambda: gr.update(visible=not active and has_result)),
         ((active, has_result), lambda: gr.update(visible=not active and has_result)),
         ((active, has_result), lambda: gr.update(visible=not active and has_result)),

@@ -9,8 +9,6 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from ftapp.contract import events as ev
 from ftapp.contract.errors import FailureKind, FtappError
 from ftapp.contract.remedies import in_words, remedy
@@ -56,7 +54,7 @@ def failed(error: BaseException, job: Job | None = None) -> ev.Failed:
 def _with_changes(told: ev.Failed, job: Job) -> ev.Failed:
     try:
         config, state = job.run_config(), job.refresh()
-    except (FtappError, ValidationError):
+    except FtappError:
         return told
     if told.kind == "not_finite" and state.metrics and not math.isfinite(state.metrics[0].loss):
         return told  # no number before the first update: the learning rate is not the cause

@@ -82,7 +82,7 @@ def write(folder: Path) -> None:
 def _events() -> list[ev.Event]:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     told: list[ev.Event] = [
-        ev.Started(pid=4_000_000, process_created=1.0, device="CPU", time=start),
+        ev.Started(pid=4_000_000, process_created=1.0, time=start),
         ev.Resolved(values={}, train_rows=9, eval_rows=1, total_parameters=1, time=start),
     ]
     steps = EVENTS - 7

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from ftapp.contract.config import RunConfig, parse_run_config
+from ftapp.contract.events import Resolved
 from ftapp.contract.script import code
+from ftapp.store.eventlog import EventLog
 from ftapp.studio import Studio
 from ftapp.views import RunView
 from tests.integration.conftest import Trained
@@ -78,6 +80,31 @@ def test_so_it_has_with_marks_answers_not_learned_and_an_unusual_adapter(
     view = finish(studio, studio.start_training(parse_run_config(plain)))
     assert view.status == "finished", view.message
     assert_the_script_has_the_losses(studio, view, tmp_path / "alone")
+
+
+def test_so_it_has_where_the_run_goes_on_from_an_adapter(trained: Trained, tmp_path: Path) -> None:
+    plain = config_for(trained.studio, trained.base, tmp_path, duration={"max_steps": 4}).model_dump()
+    plain["model"]["adapter"] = trained.run
+    plain["method"]["dropout"] = 0.3
+    view = finish(trained.studio, trained.studio.start_training(parse_run_config(plain)))
+    assert view.status == "finished", view.message
+    assert_the_script_has_the_losses(trained.studio, view, tmp_path / "alone")
+
+
+def test_the_script_takes_the_revision_that_the_adapter_was_trained_on(studio: Studio) -> None:
+    plain: dict[str, Any] = {"model": {"id": "Qwen/Qwen3-0.6B"}, "data": {"dataset": "sums"}}
+    earlier = studio._jobs.create(parse_run_config(plain))
+    resolved = Resolved(values={"model.revision": "c0ffee"}, train_rows=9, eval_rows=1)
+    EventLog(earlier.folder / "events.jsonl").append(resolved)
+    (earlier.folder / "adapter").mkdir()
+    (earlier.folder / "adapter" / "adapter_config.json").write_text("{}")
+    plain["model"]["adapter"] = earlier.name
+    config = parse_run_config(plain)
+    made = studio.code(config)
+    assert "\nREVISION = 'c0ffee'\n" in made.script
+    assert parse_run_config(json.loads(made.config_json)) == config
+    plain["model"]["revision"] = "decade"
+    assert "\nREVISION = 'decade'\n" in studio.code(parse_run_config(plain)).script
 
 
 def test_the_config_and_the_command_are_the_runs_own(studio: Studio) -> None:

@@ -16,7 +16,7 @@ from ftapp.store import eventlog
 from ftapp.store.eventlog import EventLog, tail, tail_text
 
 EVERY = [
-    ev.Started(pid=1, process_created=2.5, versions={"torch": "2"}, device="CPU"),
+    ev.Started(pid=1, process_created=2.5, versions={"torch": "2"}),
     ev.Phase(name="loading", done=1, total=2, unit="bytes"),
     ev.Resolved(values={"batch.micro_size": 4}, train_rows=9, eval_rows=1),
     ev.Metrics(step=1, total_steps=2, epoch=0.5, loss=1.25, learning_rate=2e-4),
@@ -79,6 +79,12 @@ def test_unknown_events_and_fields_are_refused() -> None:
         ev.parse_event('{"type":"party"}')
     with pytest.raises(ValidationError):
         ev.parse_event('{"type":"note","message":"x","extra":1}')
+
+
+def test_what_earlier_versions_said_at_the_start_is_still_read() -> None:
+    event = ev.parse_event('{"type":"started","pid":1,"process_created":2.5,"device":""}')
+    assert isinstance(event, ev.Started)
+    assert "device" not in event.model_dump_json()
 
 
 def test_no_file_has_no_events(path: Path) -> None:

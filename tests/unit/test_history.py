@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import psutil
 import pytest
 from safetensors.numpy import save_file
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import parse_run_config
 from ftapp.contract.errors import JobError
+from ftapp.contract.evaluation import EvaluateConfig
 from ftapp.contract.publication import PublishConfig
 from ftapp.people import Person
-from ftapp.processes.child import start_detached, stop_tree
+from ftapp.processes.child import alive, start_detached, stop_tree
 from ftapp.settings import read_settings
 from ftapp.store.jobs import Job, ProcessId
 from ftapp.studio import Studio
+from ftapp.ui import publication as publishing
 from tests.running import end, wait_for, write_rows
 
 
@@ -77,13 +80,95 @@ def test_a_row_says_what_became_of_the_run(studio: Studio) -> None:
     assert [(row.name, row.status) for row in studio.history()] == [(row.name, row.status) for row in rows]
 
 
-def test_strangers_and_runs_of_another_version_are_not_listed(studio: Studio) -> None:
-    job, newer = add_run(studio), end(add_run(studio), ev.Finished(artifact="adapter"))
-    (newer.folder / "config.json").write_text('{"data": {"dataset": "x"}, "unheard_of": 1}')
+def test_strangers_are_not_listed(studio: Studio) -> None:
+    job = add_run(studio)
     for name in (".draft.new", "no-config"):
         (studio.folder / "runs" / name).mkdir()
     (studio.folder / "runs" / "file").write_text("")
     assert [row.name for row in studio.history()] == [view.name for view in studio.runs()] == [job.name]
+
+
+def spoil(job: Job) -> Job:
+    """Let its config be one that this version cannot read."""
+    path = job.folder / "config.json"
+    written = path.stat().st_mtime
+    path.write_text('{"unheard_of": 1}')
+    os.utime(path, (written, written))
+    return job
+
+
+def test_a_run_whose_config_cannot_be_read_is_listed_says_why_and_can_be_deleted(studio: Studio) -> None:
+    finished, broken = end(add_run(studio, 30), ev.Finished(artifact="adapter")), add_run(studio, 40)
+    (finished.folder / "adapter").mkdir()
+    stopped = end(add_run(studio, 20), ev.Stopped(step=2))
+    write_checkpoint(stopped.folder / "checkpoints" / "checkpoint-2", 2)
+    for job in (finished, broken, stopped):
+        settle(spoil(job))
+    last = add_run(studio, 10)
+    for one in (studio, restarted(), restarted()):
+        rows = one.history()
+        assert [row.status for row in rows] == ["queued", "stopped", "finished", "failed"]
+        assert [(row.method, row.model, row.dataset) for row in rows[1:]] == [("", "", "")] * 3
+        assert rows[2].best_eval_loss == 2.0
+        views = one.runs()
+        assert [view.status for view in views] == [row.status for row in rows]
+        for view in views[1:]:
+            assert f"The config of run {view.name} cannot be read: " in view.message
+            assert "another version of the app" in view.hint
+            assert not view.has_result
+            with pytest.raises(JobError, match="cannot be read"):
+                one.resume(view.name) if view.status != "finished" else one.evaluation_config(view.name)
+        assert one.chat_runs() == []
+        assert [hit.id for hit in one.recent_models()] == ["demo"]
+        assert [waiting.job.name for waiting in one.scheduler.queue()] == [last.name]
+        with pytest.raises(JobError, match="cannot be read"):
+            one.compare([last.name, broken.name])
+    for job in (finished, broken, stopped):
+        studio.delete_run(job.name)
+    assert [row.name for row in studio.history()] == [last.name]
+
+
+def test_a_run_that_cannot_be_read_holds_up_nobody(studio: Studio, tmp_path: Path) -> None:
+    broken, behind = add_run(studio, 20), add_run(studio, 10)
+    spoil(broken)
+    info = studio.add_dataset(write_rows(tmp_path / "rows.jsonl"), "rows.jsonl")
+    studio.delete_dataset(info.id)
+    studio.scheduler.tick()
+    assert behind.process()
+    assert broken.process() is None
+    stop_tree(behind.process())
+    assert studio.run(broken.name).status == "failed"
+
+
+def test_one_that_waits_again_once_it_can_be_read_was_not_forgotten(studio: Studio) -> None:
+    job = add_run(studio)
+    text = (job.folder / "config.json").read_text()
+    settle(spoil(job))
+    assert studio.history()[0].status == "failed"
+    (job.folder / "config.json").write_text(text)
+    assert [(row.status, row.dataset) for row in studio.history()] == [("queued", "sums")]
+    assert [waiting.job.name for waiting in studio.scheduler.queue()] == [job.name]
+
+
+def test_an_evaluation_or_a_publication_that_cannot_be_read_breaks_no_page(studio: Studio) -> None:
+    job = end(add_run(studio, 10), ev.Finished(artifact="adapter"))
+    evaluation = studio._jobs.create_evaluation(job, EvaluateConfig(run=job.name))
+    studio.scheduler.enqueue(evaluation)
+    behind = add_run(studio)
+    spoil(evaluation)
+    studio.scheduler.tick()
+    assert behind.process(), "the queue goes on"
+    stop_tree(behind.process())
+    [seen] = studio.evaluations(job.name)
+    assert (seen.status, "evaluation 1 cannot be read" in seen.message) == ("failed", True)
+    end(publication := studio._jobs.create_publication(job, PublishConfig(run=job.name)), ev.Finished(artifact="x"))
+    spoil(publication)
+    [told] = studio.publications(job.name)
+    assert "publication 1 cannot be read" in publishing.head(told)
+    assert publishing.result(studio, told) == ""
+    assert "Finished" in publishing.earlier([told])
+    with pytest.raises(JobError, match="cannot be read"):
+        studio.publish_again(job.name, "1")
 
 
 def test_an_ended_run_is_read_once_even_by_other_processes(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +254,22 @@ def test_a_run_is_deleted_with_its_files_but_not_while_it_works(studio: Studio, 
     studio.delete_run(job.name, publications=True)
     assert [path.name for path in (studio.folder / "runs").iterdir()] == [other.name]
     assert [row.name for row in studio.history()] == [other.name]
+
+
+def test_a_publication_that_does_not_stop_is_ended_though_the_app_was_started_anew(
+    studio: Studio, tmp_path: Path
+) -> None:
+    job = end(add_run(studio), ev.Finished(artifact="adapter"))
+    publication = studio._jobs.create_publication(job, PublishConfig(run=job.name))
+    publication.record_process(process := start_detached(["sleep", "60"], os.environ, tmp_path / "log"))
+    psutil.Process(process.pid).suspend()
+    studio.stop(job.name, "1")
+    assert studio.publication(job.name, "1").status == "stopping"
+    assert alive(process)
+    os.utime(publication.folder / "stop", (1000, 1000))
+    restarted().publications(job.name)
+    assert not alive(process)
+    assert studio.publication(job.name, "1").status == "stopped"
 
 
 def test_a_comparison_shows_only_what_differs(studio: Studio) -> None:

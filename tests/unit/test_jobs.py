@@ -1,5 +1,6 @@
 """A job is a folder: its status follows from its events, and no name leads out of its store."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from ftapp.contract import events as ev
 from ftapp.contract.config import RunConfig, parse_run_config
 from ftapp.contract.errors import JobError, StorageError
+from ftapp.contract.evaluation import EvaluateConfig
 from ftapp.contract.publication import PublishConfig
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job, Outline, ProcessId, Status
@@ -215,10 +217,12 @@ def test_a_request_to_resume_lasts_until_a_new_process_or_a_stop(job: Job) -> No
     tell(job, started(), ev.Stopped(step=3))
     job.request_stop()
     job.request_resume()
-    assert (job.status(False), job.status(True)) == ("queued", "stopped")
+    assert (job.status(False), job.status(True)) == ("queued", "stopping")
     assert Job(job.folder).status(False) == "queued"
+    os.utime(job.folder / "resume", (1000, 1000))
+    assert job.end_requested == 1000, "its process is to go"
     job.request_stop()
-    assert job.status(False) == "stopped"
+    assert (job.status(False), job.status(True)) == ("stopped", "stopped")
     job.request_resume()
     job.record_process(ProcessId(pid=4_000_001, created=2000.0))
     assert job.status(False) == "stopped"
@@ -282,6 +286,49 @@ def test_a_process_file_that_is_torn_falls_back_to_the_first_word(job: Job) -> N
     assert job.process() is None
     tell(job, started())
     assert job.process() == WORKER
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"data": {"dataset": "x"}, "unheard_of": 1}', "unheard_of is not a field of the config"),
+        ('{"data": {"dataset": "x"}, "seed": "many"}', "seed must be a whole number"),
+        ('{"data": {"data', "it is not JSON"),
+        ("[]", "it must be an object"),
+    ],
+)
+def test_a_config_that_cannot_be_read_says_why_and_does_not_wait(job: Job, text: str, words: str) -> None:
+    assert (job.unreadable, job.status(False)) == (None, "queued")
+    (job.folder / "config.json").write_text(text)
+    with pytest.raises(JobError, match=f"The config of run {job.name} cannot be read: {words}"):
+        job.run_config()
+    assert job.unreadable
+    assert [job.status(alive) for alive in (False, True)] == ["failed", "starting"]
+    job.request_resume()
+    assert job.status(False) == "failed"
+    job.request_stop()
+    assert job.status(False) == "stopped"
+    assert job.datasets() == set()
+
+
+def test_so_it_is_with_what_is_asked_of_a_run(store: JobStore, job: Job) -> None:
+    publication = store.create_publication(job, PublishConfig(run=job.name))
+    evaluation = store.create_evaluation(job, EvaluateConfig(run=job.name))
+    for one, read in ((publication, publication.publish_config), (evaluation, evaluation.evaluate_config)):
+        assert one.unreadable is None
+        (one.folder / "config.json").write_text('{"run": "x", "unheard_of": 1}')
+        with pytest.raises(JobError, match="1 cannot be read: unheard_of"):
+            read()
+        assert (bool(one.unreadable), one.status(False)) == (True, "failed")
+
+
+def test_of_several_requests_to_stop_the_first_one_counts(job: Job) -> None:
+    assert job.end_requested is None
+    job.request_stop("too long")
+    os.utime(job.folder / "stop", (1000, 1000))
+    job.request_stop()
+    job.request_stop("another reason")
+    assert (job.end_requested, job.stop_reason) == (1000, "too long")
 
 
 def test_created_is_when_the_request_was_written(job: Job) -> None:

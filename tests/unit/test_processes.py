@@ -15,11 +15,13 @@ import pytest
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import BatchConfig, RunConfig, parse_run_config
+from ftapp.contract.evaluation import EvaluateConfig
 from ftapp.processes.child import alive, identify, lacked_memory, oom_kills, start_detached, stop_tree
 from ftapp.processes.gpus import processes_for
 from ftapp.processes.launch import launch, worker_argv, worker_env
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import read_settings
+from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job, ProcessId
 from ftapp.store.runs import JobStore
 
@@ -156,6 +158,55 @@ def test_a_run_at_work_for_longer_than_may_be_is_stopped_and_says_why(tmp_path: 
     impatient = scheduler_of(tmp_path, max_run_seconds=0.0001, stop_grace_seconds=0.0)
     impatient.tick()
     assert not alive(busy.process())
+
+
+def frozen(job: Job, tmp_path: Path) -> Job:
+    """Let a process work on it that hears nothing."""
+    job.record_process(process := start(tmp_path, "import time; time.sleep(60)"))
+    psutil.Process(process.pid).suspend()
+    return job
+
+
+def test_a_run_that_does_not_stop_is_ended_though_nobody_looks(tmp_path: Path, stores: list[JobStore]) -> None:
+    hung, behind = frozen(created(stores[0], 100), tmp_path), created(stores[1], 200)
+    hung.request_stop()
+    scheduler_of(tmp_path, stop_grace_seconds=60.0).tick()
+    assert alive(hung.process())
+    time.sleep(1.1)
+    scheduler_of(tmp_path, stop_grace_seconds=1.0).tick()  # another process: the app was started anew
+    assert not alive(hung.process())
+    scheduler_of(tmp_path).tick()
+    assert behind.process()
+    stop_tree(behind.process())
+
+
+def test_so_is_one_that_has_ended_and_does_not_go_though_it_is_to_be_resumed(
+    tmp_path: Path, stores: list[JobStore]
+) -> None:
+    hung = frozen(created(stores[0], 100), tmp_path)
+    process = hung.process()
+    assert process
+    log = EventLog(hung.folder / "events.jsonl")
+    log.append(ev.Started(pid=process.pid, process_created=process.created))
+    log.append(ev.Stopped(step=3))
+    hung.request_resume()
+    os.utime(hung.folder / "resume", (1000, 1000))
+    assert hung.status(True) == "stopping"
+    scheduler_of(tmp_path).tick()
+    assert not alive(process)
+    assert hung.status(False) == "queued"
+
+
+def test_so_is_an_evaluation(tmp_path: Path, stores: list[JobStore]) -> None:
+    evaluation = frozen(stores[0].create_evaluation(created(stores[0], 100), EvaluateConfig(run="x")), tmp_path)
+    scheduler = scheduler_of(tmp_path, stop_grace_seconds=0.0)
+    scheduler.enqueue(evaluation)
+    scheduler.tick()
+    assert alive(evaluation.process()), "nobody asked it to stop"
+    evaluation.request_stop()
+    time.sleep(0.05)
+    scheduler.tick()
+    assert not alive(evaluation.process())
 
 
 def test_a_running_run_keeps_the_others_waiting(tmp_path: Path, stores: list[JobStore]) -> None:

@@ -210,6 +210,15 @@ def test_runs(run: Run, tmp_path: Path, job: Job) -> None:
     assert "failed" in shown
 
 
+def test_a_run_whose_config_cannot_be_read_is_listed_with_the_reason(run: Run, tmp_path: Path, job: Job) -> None:
+    (job.folder / "config.json").write_text("{")
+    [told] = json.loads(run("runs", "--json").stdout)
+    assert (told["name"], told["status"], told["model"]) == (job.name, "failed", None)
+    assert told["message"] == f"The config of run {job.name} cannot be read: it is not JSON."
+    assert job.name in run("runs").stdout
+    assert "it is not JSON" in error(run("resume", job.name))
+
+
 def test_no_runs(run: Run, tmp_path: Path) -> None:
     assert json.loads(run("runs", "--json").stdout) == []
     assert run("runs").stdout == "There are no runs yet.\n"
