@@ -7,13 +7,13 @@ from pathlib import Path
 
 from ftapp.catalogue import Catalogue
 from ftapp.contract import preview
+from ftapp.contract.changes import changed
 from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, RunConfig
 from ftapp.contract.duration import idle, probe_of
 from ftapp.contract.errors import DatasetError, HubUnreachable, JobError, LimitReached, ModelError
 from ftapp.contract.memory import Machine, MemoryView, Model, predict, read_model
 from ftapp.contract.parameters import Parameters, count_parameters
 from ftapp.contract.refusals import refusal
-from ftapp.contract.remedies import changed
 from ftapp.contract.report import DatasetInfo, dataset_record
 from ftapp.contract.script import Code, code
 from ftapp.demo.preset import DEMO_PRESET
@@ -253,9 +253,10 @@ class Training(Catalogue):
     def start_changed(self, name: str) -> str:
         """Start a new run like a failed one, with the changes that its failure suggests; returns the new run's name."""
         view = self.run(name)
-        if not view.changes:
+        config = changed(view.config, view.changes)
+        if not view.changes or config is None:
             raise JobError(f"Nothing about {name}'s config is known to help.", "Change it in the Configure tab.")
-        return self.start_training(changed(view.config, view.changes))
+        return self.start_training(config)
 
     def runs(self) -> list[RunView]:
         """The user's runs, newest first."""

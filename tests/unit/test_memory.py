@@ -2,18 +2,19 @@
 
 import json
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ftapp.contract.changes import changed
 from ftapp.contract.config import FullConfig, LoraConfig, RunConfig
 from ftapp.contract.errors import ModelError
 from ftapp.contract.memory import (
     Machine,
     Model,
     Plan,
-    changed,
     estimate,
     longest_row,
     predict,
@@ -192,7 +193,9 @@ def test_changes_are_enough_and_the_least_harmful_comes_first(wanted: RunConfig,
     assert view.verdict == "does not fit"
     assert next(iter(view.changes[0].values)) == first
     for change in view.changes:
-        again = predict(LARGE, changed(wanted, change.values), gpu(gib), 4096)
+        smaller = changed(wanted, change.values)
+        assert smaller is not None
+        again = predict(LARGE, smaller, gpu(gib), 4096)
         assert again.verdict != "does not fit"
         assert again.estimate.peak == change.peak
         assert change.words
@@ -203,6 +206,28 @@ def test_changes_are_put_together_when_none_is_enough_alone() -> None:
     view = predict(LARGE, chosen, gpu(12), 4096)
     assert view.changes
     assert len(view.changes[0].values) > 1
+
+
+METHODS = [*product(["lora", "qlora"], ["default", "gaussian", "pissa", "olora"]), ("full", "")]
+
+
+@pytest.mark.parametrize("packing", ["auto", True, False])
+@pytest.mark.parametrize("adapter", [None, "earlier"])
+@pytest.mark.parametrize(("method", "init"), METHODS)
+def test_every_change_that_is_offered_is_valid(method: str, init: str, adapter: str | None, packing: Any) -> None:
+    chosen = {"model.adapter": adapter, "batch.packing": packing, "batch.micro_size": 8} | (
+        {"method.init": init, "method.rank": 64} if init else {}
+    )
+    try:
+        wanted = config(method, **chosen)
+    except ValueError:
+        return  # not valid to begin with
+    offered = [change.values for gib in (10, 14, 18, 24) for change in predict(LARGE, wanted, gpu(gib), 4096).changes]
+    assert offered
+    assert [values for values in offered if changed(wanted, values) is None] == []
+    assert any("batch.micro_size" in values for values in offered)
+    assert any("method.type" in values for values in offered) or method == "qlora"
+    assert adapter is None or not any("method.rank" in values for values in offered)
 
 
 def test_a_model_that_no_change_can_fit_gets_none() -> None:
