@@ -46,7 +46,7 @@ def train(
         console().print(memory, soft_wrap=True)
     watch_run(studio, name, json)
     told = studio.run(name).state.resolved
-    if two_steps and told and not json and (found := studio.duration(request, tokens_per_epoch(told))):
+    if two_steps and told and not json and (found := studio.duration(request, tokens_per_epoch(told, request))):
         console().print(f"The whole run: {_span(found)}, {found.basis}.", soft_wrap=True)
 
 
