@@ -12,6 +12,7 @@ from ftapp.contract.chat import Loading
 from ftapp.contract.config import RunConfig
 from ftapp.contract.duration import DurationEstimate, tokens_per_epoch
 from ftapp.contract.errors import FtappError, JobError
+from ftapp.contract.events import Resolved
 from ftapp.contract.memory import MemoryView
 from ftapp.contract.preview import Lengths
 from ftapp.studio import Studio
@@ -38,7 +39,8 @@ VERDICTS = {
 }
 
 Measured = dict[str, Any]
-"""Of a dataset's rows for a model: {"dataset": …, "model": …, "revision": …, "longest": …, "tokens": …}; or empty."""
+"""Of a dataset's rows for a model: {"dataset": …, "model": …, "revision": …, "longest": …, "tokens": …, "within": …}; or
+empty. `longest` is the longest row whatever the limit; `tokens` are what one limit, `within`, leaves of an epoch."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,19 @@ def _key(config: RunConfig) -> Measured:
     return {"dataset": config.data.dataset, "model": config.model.id, "revision": config.model.revision}
 
 
+def _within(config: RunConfig) -> list[Any]:
+    return [config.data.max_length, config.data.over_length]
+
+
+def measured_by(told: Resolved, config: RunConfig) -> Measured:
+    """What a run tells of its rows."""
+    return _measured(config, told.longest_row, tokens_per_epoch(told, config))
+
+
+def _measured(config: RunConfig, longest: int, tokens: int) -> Measured:
+    return {**_key(config), "longest": longest, "tokens": tokens, "within": _within(config)}
+
+
 def _rows(studio: Studio, config: RunConfig) -> str:
     """How many rows would train and measure, and whether the two share any."""
     try:
@@ -202,7 +217,7 @@ def _disk(view: MemoryView) -> str:
 
 
 def _duration(studio: Studio, config: RunConfig, known: Measured) -> str:
-    if not known:
+    if known.get("within") != _within(config):
         return _figure("Time", "–", "Measure the rows to estimate it from past runs, or try two steps.")
     try:
         found = studio.duration(config, known["tokens"])
@@ -234,7 +249,7 @@ def _measure(studio: Studio, *values: form.Value) -> Iterator[tuple[Any, Any]]:
                 if isinstance(reply, Loading):
                     yield _figure("Time", "…", reply.name), gr.skip()
                 elif isinstance(reply, Lengths):
-                    yield gr.skip(), {**_key(config), "longest": reply.longest, "tokens": reply.tokens_per_epoch}
+                    yield gr.skip(), _measured(config, reply.longest, reply.tokens_per_epoch)
     except FtappError as error:
         yield edge.in_place(error), {}
         raise
@@ -256,8 +271,7 @@ def _two_steps(studio: Studio, *values: form.Value) -> Iterator[tuple[Any, Any]]
     told = view.state.resolved
     if view.status != "finished" or told is None:
         raise JobError(f"The two steps did not end well: {view.message}", view.hint)
-    measured = {"longest": told.values["data.max_length"], "tokens": tokens_per_epoch(told)}
-    yield gr.skip(), {**_key(config), **measured}
+    yield gr.skip(), measured_by(told, config)
 
 
 def _figure(name: str, figure: str, more: str) -> str:

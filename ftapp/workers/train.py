@@ -131,6 +131,7 @@ def _train(job: Job, say: Reporter) -> ev.Event:
             },
             train_rows=len(rows.train),
             eval_rows=len(rows.held_out) if rows.held_out is not None else 0,
+            longest_row=rows.longest_row,
             left_out_rows=rows.left_out,
             train_tokens=rows.train_tokens,
             trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
