@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ftapp.contract.base import Contract
 from ftapp.contract.changes import changed, to_four_bits, to_rows_at_once
-from ftapp.contract.config import AdapterConfig, FullConfig, LoraConfig, QloraConfig, RunConfig
+from ftapp.contract.config import AdapterConfig, FullConfig, LoraConfig, RunConfig
 from ftapp.contract.footprint import Footprint, footprint
 from ftapp.contract.parameters import Architecture, Shapes, Weights, architecture, weights
 

@@ -39,8 +39,8 @@ VERDICTS = {
 }
 
 Measured = dict[str, Any]
-"""Of a dataset's rows for a model: {"dataset": …, "model": …, "revision": …, "longest": …, "tokens": …, "within": …}; or
-empty. `longest` is the longest row whatever the limit; `tokens` are what one limit, `within`, leaves of an epoch."""
+"""Of a dataset's rows for a model: {"dataset": …, "model": …, "revision": …, "longest": …, "tokens": …, "within": …};
+or empty. `longest` is the longest row whatever the limit, `tokens` an epoch's within the limit that `within` says."""
 
 
 @dataclass(frozen=True)

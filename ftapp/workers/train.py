@@ -13,6 +13,7 @@ from peft import PeftModel
 from transformers import EarlyStoppingCallback, PreTrainedModel, set_seed
 from trl import SFTConfig
 
+from ftapp import host
 from ftapp.contract import events as ev
 from ftapp.contract.config import LEARNING_RATE, FullConfig, ModelConfig, QloraConfig, RunConfig
 from ftapp.contract.duration import evaluation_steps
@@ -209,9 +210,9 @@ def _machine(on: models.Hardware) -> Machine:
         return Machine(
             kind="cuda", name=on.name, total=total, free=free + torch.cuda.memory_reserved() + CONTEXT["cuda"]
         )
-    memory = psutil.virtual_memory()
-    held = psutil.Process().memory_info().rss
-    return Machine(kind="cpu", name=on.name, total=memory.total, free=memory.available + held)
+    memory = host.memory()
+    held = int(psutil.Process().memory_info().rss)
+    return Machine(kind="cpu", name=on.name, total=memory.total, free=min(memory.total, memory.free + held))
 
 
 def _of_every_rank(machine: Machine, on: models.Hardware, world: int) -> Machine:
