@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ftapp.contract.base import Contract
 from ftapp.contract.changes import changed, to_four_bits, to_rows_at_once
-from ftapp.contract.config import AdapterConfig, FullConfig, LoraConfig, RunConfig
+from ftapp.contract.config import AdapterConfig, FullConfig, LoraConfig, QloraConfig, RunConfig
 from ftapp.contract.footprint import Footprint, footprint
 from ftapp.contract.parameters import Architecture, Shapes, Weights, architecture, weights
 
@@ -117,6 +117,8 @@ class MemoryView(Contract):
     disk_free: int | None = None
     changes: list[Change] = Field(default_factory=list)
     """If it does not fit: the least harmful first, each enough by itself."""
+    notes: list[str] = Field(default_factory=list)
+    """What else a person should know of it."""
 
 
 def verdict(peak: int, free: int | None) -> Verdict:
@@ -233,7 +235,17 @@ def predict(
         disk=on_disk(model, config),
         disk_free=disk_free,
         changes=changes,
+        notes=list(_notes(model, config, machine)),
     )
+
+
+def _notes(model: Model, config: RunConfig, machine: Machine) -> Iterator[str]:
+    """bitsandbytes quantises `nn.Linear` only, and transformers 5 fuses a layer's experts into one tensor."""
+    experts = sum(group.total for group in model.groups if group.kind == "experts")
+    if experts and isinstance(config.method, QloraConfig) and not model.facts.quantised:
+        bits = 16 if machine.kind == "cuda" else 32
+        size = experts * bits / 8 / 2**30
+        yield f"QLoRA leaves the experts unquantised: they stay in {bits} bit, {size:,.1f} GiB of the model."
 
 
 def _changes(model: Model, config: RunConfig, machine: Machine, row_tokens: int | None, plan: Plan) -> Iterator[Change]:

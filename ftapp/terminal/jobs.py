@@ -184,9 +184,10 @@ def _memory(studio: Studio, config: RunConfig) -> str:
     if view.disk_free is not None and view.disk > view.disk_free:
         full = f" Its checkpoints need {view.disk / 2**30:.1f} GiB of disk, {view.disk_free / 2**30:.1f} GiB are free."
     enough = f" Enough would be: {view.changes[0].words}." if view.changes else ""
+    notes = "".join(f" {note}" for note in view.notes)
     return (
         f"Memory, estimated with rows of {view.estimate.plan.row_tokens} tokens: {view.estimate.peak / 2**30:.1f} GiB"
-        f" on {view.machine.name}{free}: {view.verdict}.{enough}{full}"
+        f" on {view.machine.name}{free}: {view.verdict}.{enough}{notes}{full}"
     )
 
 

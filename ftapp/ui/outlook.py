@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ftapp.contract.chat import Loading
-from ftapp.contract.config import RunConfig
+from ftapp.contract.config import RunConfig, remarks
 from ftapp.contract.duration import DurationEstimate, tokens_per_epoch
 from ftapp.contract.errors import FtappError, JobError
 from ftapp.contract.events import Resolved
@@ -57,12 +57,13 @@ class Outlook:
     changes: list[Any]
     offered: Any
     duration: Any
+    remarks: Any
     machine: Any
 
     @property
     def estimated(self) -> list[Any]:
         """What `estimate` fills."""
-        return [self.rows, self.memory, self.offered, *self.changes, self.duration]
+        return [self.rows, self.memory, self.offered, *self.changes, self.duration, self.remarks]
 
 
 def place() -> Outlook:
@@ -72,6 +73,7 @@ def place() -> Outlook:
     memory = gr.HTML(elem_id="config-memory")
     changes = [gr.Button("", size="sm", visible=False, elem_id=f"config-change-{n}") for n in range(CHANGES)]
     duration = gr.HTML(elem_id="config-duration")
+    remarked = gr.HTML(elem_id="config-remarks")
     with gr.Row(elem_classes="actions"):
         measure = gr.Button("Measure these rows", size="sm", elem_id="config-measure", min_width=130)
         two_steps = gr.Button("Try two steps", size="sm", elem_id="config-two-steps", min_width=110)
@@ -87,6 +89,7 @@ def place() -> Outlook:
         changes,
         gr.State([]),
         duration,
+        remarked,
         machine,
     )
 
@@ -125,16 +128,17 @@ def count(studio: Studio, counted: Any, *values: form.Value) -> tuple[Any, Any]:
 
 
 def estimate(studio: Studio, measured: Measured, *values: form.Value) -> tuple[Any, ...]:
-    """Updates for `Outlook.estimated`: rows, memory with what would make it fit, and duration."""
+    """Updates for `Outlook.estimated`: rows, memory with what would make it fit, duration, values without effect."""
     config = fields.valid(values)
     if config is None:
-        return "", "", [], *(gr.update(visible=False),) * CHANGES, ""
+        return "", "", [], *(gr.update(visible=False),) * CHANGES, "", ""
     known = measured if measured and _key(config).items() <= measured.items() else {}
     memory, offered = _memory(studio, config, known)
     buttons = [gr.update(visible=True, value=f"{words} → {markup.size(peak)}") for words, _, peak in offered[:CHANGES]]
     buttons += [gr.update(visible=False)] * (CHANGES - len(buttons))
     values_offered = [changed for _, changed, _ in offered]
-    return _rows(studio, config), memory, values_offered, *buttons, _duration(studio, config, known)
+    remarked = "".join(markup.notice("info", remark) for remark in remarks(config))
+    return _rows(studio, config), memory, values_offered, *buttons, _duration(studio, config, known), remarked
 
 
 def _key(config: RunConfig) -> Measured:
@@ -197,10 +201,11 @@ def draw(view: MemoryView, measured: bool) -> str:
     length = f"Estimated for rows of {view.estimate.plan.row_tokens:,} tokens"
     length += "." if measured else ", the longest allowed; measure the rows for a truer figure."
     hint = length + (" Each of these would make it fit:" if view.changes else "")
+    notes = "".join(markup.notice("info", note) for note in view.notes)
     return (
         f"<div class='ft-figure'><span class='name'>Memory</span><div class='ft-memory' role='img' "
         f"aria-label='{markup.text(told)}'>{bars}{mark}</div><ul class='ft-parts'>{legend}</ul>"
-        f"{markup.notice(level, told, hint)}</div>{_disk(view)}"
+        f"{markup.notice(level, told, hint)}{notes}</div>{_disk(view)}"
     )
 
 

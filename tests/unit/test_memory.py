@@ -24,6 +24,7 @@ from ftapp.contract.memory import (
 )
 from ftapp.contract.parameters import Architecture, Parameters, count_parameters, weights
 from ftapp.store.weights import tensors
+from ftapp.ui import outlook
 
 SHAPES = {
     "model.embed_tokens.weight": (100, 8),
@@ -239,6 +240,17 @@ def test_an_estimate_is_quick_enough_to_follow_typing() -> None:
     began = time.perf_counter()
     predict(LARGE, config(), gpu(2), 512)
     assert time.perf_counter() - began < 0.5
+
+
+def test_experts_that_stay_in_sixteen_bits_are_told() -> None:
+    experts = {"model.layers.0.mlp.experts.gate_up_proj": (64, 2048, 4096)}  # 2**29 of them
+    shapes = {"model.embed_tokens.weight": (40, 8), "model.layers.0.self_attn.q_proj.weight": (8, 8), **experts}
+    mixture = read_model(shapes, 0, {"model_type": "qwen3_moe", "num_experts": 64})
+    view = predict(mixture, config("qlora"), gpu(80), 64)
+    assert view.notes == ["QLoRA leaves the experts unquantised: they stay in 16 bit, 1.0 GiB of the model."]
+    assert view.notes[0] in outlook.draw(view, True)
+    assert predict(mixture, config("lora"), gpu(80), 64).notes == []
+    assert predict(SMALL, config("qlora"), gpu(80), 64).notes == []
 
 
 def test_old_gpt2_files_count_no_buffers() -> None:

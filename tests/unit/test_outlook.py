@@ -44,3 +44,15 @@ def test_the_tokens_within_one_limit_are_no_measure_for_another(studio: Studio) 
     assert "No past run on this machine" in told(studio, config, measured)
     for other in (within(config, max_length=64), within(config, over_length="truncate")):
         assert "Measure the rows to estimate it" in told(studio, other, measured)
+
+
+def test_a_warm_up_that_the_schedule_leaves_out_is_told(studio: Studio) -> None:
+    config = studio.demo_config()
+
+    def with_schedule(schedule: str, warmup: float) -> str:
+        optim = {"lr_scheduler_type": schedule, "warmup_fraction": warmup}
+        return told(studio, config.model_copy(update={"optim": config.optim.model_copy(update=optim)}), {})
+
+    assert "the warm-up share of 0.1 is not used" in with_schedule("constant", 0.1)
+    for schedule, warmup in (("constant", 0.0), ("constant_with_warmup", 0.1), ("linear", 0.1)):
+        assert "warm-up" not in with_schedule(schedule, warmup)
