@@ -228,7 +228,15 @@ def test_every_change_that_is_offered_is_valid(method: str, init: str, adapter: 
     assert [values for values in offered if changed(wanted, values) is None] == []
     assert any("batch.micro_size" in values for values in offered)
     assert any("method.type" in values for values in offered) or method == "qlora"
-    assert adapter is None or not any("method.rank" in values for values in offered)
+
+
+@pytest.mark.parametrize("adapter", [None, "earlier"])
+def test_an_earlier_adapter_keeps_its_rank(adapter: str | None) -> None:
+    chosen = {"batch.micro_size": 8, "batch.activation_checkpointing": True, "method.rank": 64}
+    wanted = config("qlora", **chosen, **{"model.adapter": adapter})
+    needed = predict(LARGE, wanted, gpu(80), 4096).estimate.peak
+    view = predict(LARGE, wanted, gpu((needed - 1) / 2**30), 4096)
+    assert any("method.rank" in change.values for change in view.changes) == (adapter is None)
 
 
 def test_a_model_that_no_change_can_fit_gets_none() -> None:
