@@ -6,13 +6,13 @@ from pathlib import Path
 
 from ftapp.catalogue import Catalogue
 from ftapp.contract import preview
-from ftapp.contract.config import AdapterConfig, FullConfig, ModelConfig, RunConfig
+from ftapp.contract.changes import changed
+from ftapp.contract.config import TARGETS, AdapterConfig, FullConfig, ModelConfig, RunConfig
 from ftapp.contract.duration import idle, probe_of
 from ftapp.contract.errors import DatasetError, HubUnreachable, JobError, LimitReached, ModelError
 from ftapp.contract.memory import Machine, MemoryView, Model, predict, read_model
-from ftapp.contract.parameters import Parameters, count_parameters
+from ftapp.contract.parameters import Parameters, count_parameters, target_problem
 from ftapp.contract.refusals import refusal
-from ftapp.contract.remedies import changed
 from ftapp.contract.report import DatasetInfo, dataset_record
 from ftapp.contract.script import Code, code
 from ftapp.demo.preset import DEMO_PRESET
@@ -67,6 +67,12 @@ class Training(Catalogue):
         """Total and trainable parameters, from the headers of the weights alone; raises ModelError or HubError."""
         known = self._model(model)
         return count_parameters(known.groups, method, known.facts)
+
+    def misfits(self, config: RunConfig) -> dict[str, str]:
+        """Dotted field name → why the base model has no such thing; raises ModelError or HubError."""
+        known = self._model(config.model)
+        problem = target_problem(known.groups, config.method, known.facts)
+        return {TARGETS: problem} if problem and not config.model.adapter else {}  # an adapter knows its places
 
     def memory(self, config: RunConfig, row_tokens: int | None = None) -> MemoryView:
         """What a run would need, part by part, and what there is; raises ModelError or HubError.
@@ -163,12 +169,12 @@ class Training(Catalogue):
             problems["tracking"] = "is not for a shared machine: TensorBoard's files stay with the run"
         if config.model.adapter:
             problems |= disagreements(config, self._jobs.get(config.model.adapter))
-        if problems:
-            raise refusal(problems)
         try:
-            self.parameters(config.model, config.method)
+            problems |= self.misfits(config)
         except HubUnreachable:
             pass  # the model may have been downloaded before: the worker finds out
+        if problems:
+            raise refusal(problems)
         job = self._jobs.create(config, dataset_record(info))
         self.make_room("a training started and needs the memory")
         self.scheduler.tick()
@@ -254,9 +260,10 @@ class Training(Catalogue):
     def start_changed(self, name: str) -> str:
         """Start a new run like a failed one, with the changes that its failure suggests; returns the new run's name."""
         view = self.run(name)
-        if not view.changes:
+        config = changed(view.config, view.changes)
+        if not view.changes or config is None:
             raise JobError(f"Nothing about {name}'s config is known to help.", "Change it in the Configure tab.")
-        return self.start_training(changed(view.config, view.changes))
+        return self.start_training(config)
 
     def runs(self) -> list[RunView]:
         """The user's runs, newest first."""

@@ -116,6 +116,9 @@ class FullConfig(Contract):
     """Full fine-tuning changes every weight: about 16 bytes of memory per parameter."""
 
 
+TARGETS = "method.target_modules"
+"""What is wrong with them can only be told with the model at hand."""
+
 Method = Annotated[LoraConfig | QloraConfig | FullConfig, Field(discriminator="type")]
 
 
@@ -246,6 +249,17 @@ class RunConfig(Contract):
                 "evaluation.early_stopping_patience", "early stopping needs held-out rows, but the held-out share is 0"
             )
         return self
+
+
+def remarks(config: RunConfig) -> list[str]:
+    """What a person should know of values that others leave without effect; nothing is refused for it."""
+    optim = config.optim
+    if optim.lr_scheduler_type == "constant" and optim.warmup_fraction:
+        return [
+            f"The schedule constant has no warm-up: the warm-up share of {optim.warmup_fraction:g} is not used. "
+            "Choose constant_with_warmup to have one."
+        ]
+    return []
 
 
 def parse_run_config(value: Any) -> RunConfig:

@@ -100,9 +100,13 @@ def probe_of(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"duration": duration, "evaluation": evaluation, "tracking": "none"})
 
 
-def tokens_per_epoch(told: Resolved) -> int:
-    """Of the whole dataset, held-out rows included, about: what a run tells of it, as `measure` would."""
-    return round(told.train_tokens * (1 + told.eval_rows / told.train_rows))
+def tokens_per_epoch(told: Resolved, config: RunConfig) -> int:
+    """Of the whole dataset, about: what a run tells of it, as `measure` would.
+
+    Rows held out of it are counted with it; those of a held-out dataset of its own are not.
+    """
+    held_out = 0.0 if config.data.eval_dataset else told.eval_rows / told.train_rows
+    return round(told.train_tokens * (1 + held_out))
 
 
 def estimate(

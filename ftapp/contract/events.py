@@ -50,6 +50,8 @@ class Resolved(_Event):
     """Dotted config name → the value used."""
     train_rows: int
     eval_rows: int
+    longest_row: int = 0
+    """Tokens of the dataset's longest row, before it is cut or left out; 0 where an earlier version wrote this."""
     left_out_rows: int = 0
     """Rows longer than the maximum length, left out."""
     train_tokens: int = 0

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ftapp.contract.base import Contract
-from ftapp.contract.config import FullConfig, LoraConfig, QloraConfig, RunConfig
+from ftapp.contract.changes import changed, to_four_bits, to_rows_at_once
+from ftapp.contract.config import AdapterConfig, FullConfig, LoraConfig, QloraConfig, RunConfig
 from ftapp.contract.footprint import Footprint, footprint
 from ftapp.contract.parameters import Architecture, Shapes, Weights, architecture, weights
 
@@ -116,6 +117,8 @@ class MemoryView(Contract):
     disk_free: int | None = None
     changes: list[Change] = Field(default_factory=list)
     """If it does not fit: the least harmful first, each enough by itself."""
+    notes: list[str] = Field(default_factory=list)
+    """What else a person should know of it."""
 
 
 def verdict(peak: int, free: int | None) -> Verdict:
@@ -232,18 +235,17 @@ def predict(
         disk=on_disk(model, config),
         disk_free=disk_free,
         changes=changes,
+        notes=list(_notes(model, config, machine)),
     )
 
 
-def changed(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
-    """The config with the values set; a change from full fine-tuning takes the new method's defaults."""
-    dumped = config.model_dump()
-    for name, value in values.items():
-        section, _, field = name.partition(".")
-        if name == "method.type" and config.method.type == "full":
-            dumped["method"] = {}
-        dumped[section][field] = value
-    return RunConfig.model_validate(dumped)
+def _notes(model: Model, config: RunConfig, machine: Machine) -> Iterator[str]:
+    """bitsandbytes quantises `nn.Linear` only, and transformers 5 fuses a layer's experts into one tensor."""
+    experts = sum(group.total for group in model.groups if group.kind == "experts")
+    if experts and isinstance(config.method, QloraConfig) and not model.facts.quantised:
+        bits = 16 if machine.kind == "cuda" else 32
+        size = experts * bits / 8 / 2**30
+        yield f"QLoRA leaves the experts unquantised: they stay in {bits} bit, {size:,.1f} GiB of the model."
 
 
 def _changes(model: Model, config: RunConfig, machine: Machine, row_tokens: int | None, plan: Plan) -> Iterator[Change]:
@@ -253,6 +255,8 @@ def _changes(model: Model, config: RunConfig, machine: Machine, row_tokens: int 
     for steps in _levers(config, plan):
         for values in [*steps, *([{**before, **step} for step in steps] if before and not found else [])]:
             new = changed(config, values)
+            if new is None:
+                continue
             peak = estimate(model, new, resolve(model, new, machine, row_tokens), machine).peak
             if machine.free is not None and peak <= machine.free:
                 found = True
@@ -265,16 +269,16 @@ def _changes(model: Model, config: RunConfig, machine: Machine, row_tokens: int 
 def _levers(config: RunConfig, plan: Plan) -> Iterator[list[dict[str, Any]]]:
     """Ways to need less, the least harmful first; within each from mild to strong."""
     size = config.batch.effective_size
-    yield [{"batch.micro_size": n} for n in range(plan.micro_size - 1, 0, -1) if size % n == 0]
+    yield [to_rows_at_once(config, n) for n in range(plan.micro_size - 1, 0, -1) if size % n == 0]
     yield [] if plan.activation_checkpointing else [{"batch.activation_checkpointing": True}]
     lengths = [int(plan.row_tokens * share) // 64 * 64 for share in (0.75, 0.5, 0.25, 0.125)]
     yield [{"data.max_length": length} for length in lengths if length >= 64]
     method = config.method
     if isinstance(method, FullConfig):
-        yield [{"method.type": "lora"}, {"method.type": "qlora"}]
+        yield [{"method.type": "lora"}, to_four_bits(config)]
     elif isinstance(method, LoraConfig):
-        yield [{"method.type": "qlora"}]
-    if isinstance(method, LoraConfig | QloraConfig):
+        yield [to_four_bits(config)]
+    if isinstance(method, AdapterConfig) and config.model.adapter is None:  # an earlier adapter has its rank
         yield [{"method.rank": rank} for rank in (32, 16, 8, 4) if rank < method.rank]
 
 
@@ -290,7 +294,11 @@ def _words(values: Mapping[str, Any]) -> str:
                 said.append(f"maximum length {value}, which leaves out or cuts longer rows")
             case "method.type":
                 said.append(f"{'LoRA' if value == 'lora' else 'QLoRA'} as the method")
-            case _:
+            case "method.rank":
                 said.append(f"rank {value}")
+            case "method.init":
+                said.append(f"{value} initialisation")
+            case _:
+                said.append(f"packing {value}")
     text = "; ".join(said)
     return text[0].upper() + text[1:]

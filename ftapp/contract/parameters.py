@@ -14,6 +14,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 Kind = Literal["linear", "embedding", "head", "experts", "router", "norm", "other"]
 
+ALL_LINEAR = "all-linear"
+"""The target modules that are every linear layer but the output head."""
 EMBEDDING = re.compile(
     r"(^|\.)(embed_tokens|embed_in|wte|wpe|word_embeddings|word_embeddings_layernorm|shared|embed_positions"
     r"|position_embeddings?|patch_embedding|token_type_embeddings)\."
@@ -37,6 +39,10 @@ QWEN_LIKE = frozenset({
 # fmt: on
 """Model types where PEFT 0.21's all-linear reaches the fused experts and the router (`_convert_peft_config_moe` in
 peft/utils/transformers_weight_conversion.py); elsewhere the experts keep their weights. A test compares the lists."""
+RENAMED = frozenset(
+    {"axk2", "bailing_hybrid", "deepseek_v4", "hrm_text", "hy_v4", "inkling2_text", "kimi_linear", "lfm3"}
+)
+"""Model types whose files call linear layers otherwise than transformers 5.23 does (its conversion_mapping.py)."""
 FUSED_NAMES = {"mixtral": {"gate", "w1", "w2", "w3"}, "qwen": {"gate", "gate_proj", "up_proj", "down_proj"}}
 
 
@@ -183,9 +189,8 @@ def adapter_size(group: Weights, method: AdapterConfig, facts: Architecture) -> 
 
 def adapted(group: Weights, method: AdapterConfig, facts: Architecture) -> int:
     """How many of the matrices get an adapter."""
-    family = "mixtral" if facts.model_type in MIXTRAL_LIKE else "qwen" if facts.model_type in QWEN_LIKE else ""
-    every = method.target_modules == "all-linear"
-    wanted = [name.strip() for name in method.target_modules.split(",")]
+    family = _family(facts)
+    every, wanted = method.target_modules == ALL_LINEAR, targets(method)
     if group.kind in ("experts", "router"):
         named = every or group.leaf in wanted or (group.leaf == "gate_up_proj" and "gate_proj" in wanted)
         return len(group.names) if family and named else 0
@@ -195,4 +200,68 @@ def adapted(group: Weights, method: AdapterConfig, facts: Architecture) -> int:
         return len(group.names) if group.kind == "linear" else 0
     if len(group.shape) != 2 or group.kind in ("norm", "other"):
         return 0
-    return sum(any(name == target or name.endswith(f".{target}") for target in wanted) for name in group.names)
+    return sum(any(_is_called(name, target) for target in wanted) for name in group.names)
+
+
+def targets(method: AdapterConfig) -> list[str]:
+    """The names of the target modules, as PEFT gets them."""
+    return [name.strip() for name in method.target_modules.split(",") if name.strip()]
+
+
+def _is_called(module: str, target: str) -> bool:
+    """PEFT's rule, the end of a module's name; before the layers the file may have another name than the model."""
+    if layer := LAYER.search(target):
+        target = target[layer.start() :].lstrip(".")
+    return module == target or module.endswith(f".{target}") or target.endswith(f".{module}")
+
+
+def target_problem(groups: Sequence[Weights], method: AdapterConfig | FullConfig, facts: Architecture) -> str:
+    """Why these target modules cannot be trained in this model, and what to choose; empty if they can.
+
+    Nothing is said of names where the files do not tell those of the model: quantised ones, and those of RENAMED.
+    """
+    if isinstance(method, FullConfig):
+        return ""
+    names = targets(method)
+    if not names:
+        return f"names no module; choose {ALL_LINEAR}"
+    if heads := [name for name in names if HEAD.search(f"{name}.")]:
+        return (
+            f"{heads[0]} is the output head: the loss reads its weights directly, so an adapter there would learn "
+            "nothing; leave it out"
+        )
+    if facts.quantised or facts.model_type in RENAMED:
+        return ""
+    every = method.model_copy(update={"target_modules": ALL_LINEAR})
+    reached = [group for group in groups if adapted(group, every, facts)]
+    there = {group.leaf for group in reached if group.kind == "linear"}
+    if any(group.kind != "linear" for group in reached):
+        there |= FUSED_NAMES[_family(facts)]
+    if not there:
+        return "LoRA finds no linear layer in this model; choose full fine-tuning"
+    if names == [ALL_LINEAR]:
+        return ""
+    if ALL_LINEAR in names:
+        return f"{ALL_LINEAR} stands alone, without other names"
+    if unknown := [name for name in names if not _reaches(name, groups, method, facts)]:
+        return f"there is no {', no '.join(unknown)} to adapt in this model; there are {', '.join(sorted(there))}"
+    return ""
+
+
+def _reaches(name: str, groups: Sequence[Weights], method: AdapterConfig, facts: Architecture) -> bool:
+    """Whether PEFT would find a module of this name; convolutions are not counted, but taken.
+
+    Of experts and routers the last part counts: transformers puts them elsewhere than the files do.
+    """
+    alone, fused = method.model_copy(update={"target_modules": name}), FUSED_NAMES.get(_family(facts), set())
+    return any(
+        name.rsplit(".", 1)[-1] in fused
+        if group.kind in ("experts", "router")
+        else adapted(group, alone, facts)
+        or (group.kind == "other" and len(group.shape) > 2 and any(_is_called(one, name) for one in group.names))
+        for group in groups
+    )
+
+
+def _family(facts: Architecture) -> str:
+    return "mixtral" if facts.model_type in MIXTRAL_LIKE else "qwen" if facts.model_type in QWEN_LIKE else ""

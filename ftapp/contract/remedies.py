@@ -1,9 +1,11 @@
-"""What to change in a config after a failure, and the config with that change; pure, called by worker and Studio."""
+"""What to change in a config after a failure; pure, called by worker and Studio."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from ftapp.contract import events as ev
-from ftapp.contract.config import QloraConfig, RunConfig, parse_run_config
+from ftapp.contract.changes import changed, to_four_bits, to_rows_at_once
+from ftapp.contract.config import QloraConfig, RunConfig
 from ftapp.contract.errors import FailureKind
 
 SHORTEST = 128
@@ -17,42 +19,26 @@ def remedy(kind: FailureKind, config: RunConfig, resolved: ev.Resolved | None, l
     """
     used = resolved.values if resolved else {}
     if kind == "memory":
-        return _smaller(config, used, loading)
+        return next((one for one in _smaller(config, used, loading) if changed(config, one) is not None), {})
     if kind == "not_finite":
         rate = used.get("optim.learning_rate", config.optim.learning_rate)
         return {} if rate == "auto" else {"optim.learning_rate": float(f"{rate / 10:.3g}")}
     return {}
 
 
-def _smaller(config: RunConfig, used: dict[str, Any], loading: bool) -> dict[str, Any]:
-    """The next of: half the micro-batch, activation checkpointing, half the length, QLoRA."""
-    quantised = {} if isinstance(config.method, QloraConfig) else {"method.type": "qlora"}
-    if loading:
-        return quantised
+def _smaller(config: RunConfig, used: dict[str, Any], loading: bool) -> Iterator[dict[str, Any]]:
+    """One after the other: half the micro-batch, activation checkpointing, half the length, QLoRA."""
     micro = used.get("batch.micro_size", config.batch.micro_size)
-    if micro == "auto" or micro > 1:
+    if not loading and (micro == "auto" or micro > 1):
         size = 1 if micro == "auto" else max(size for size in range(1, micro // 2 + 1) if micro % size == 0)
-        return {"batch.micro_size": size}
-    if used.get("batch.activation_checkpointing", config.batch.activation_checkpointing) is not True:
-        return {"batch.activation_checkpointing": True}
+        yield to_rows_at_once(config, size)
+    if not loading and used.get("batch.activation_checkpointing", config.batch.activation_checkpointing) is not True:
+        yield {"batch.activation_checkpointing": True}
     length = used.get("data.max_length", config.data.max_length)
-    if length != "auto" and length >= 2 * SHORTEST:
-        return {"data.max_length": length // 2}
-    return quantised
-
-
-def changed(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
-    """The config with other values; fields that a new method does not know go back to its defaults."""
-    values = config.model_dump(mode="json")
-    for name, value in changes.items():
-        *sections, field = name.split(".")
-        place = values
-        for section in sections:
-            place = place[section]
-        place[field] = value
-    if values["method"]["type"] != config.method.type and values["method"].get("rank") is None:
-        values["method"] = {"type": values["method"]["type"]}
-    return parse_run_config(values)
+    if not loading and length != "auto" and length >= 2 * SHORTEST:
+        yield {"data.max_length": length // 2}
+    if not isinstance(config.method, QloraConfig):
+        yield to_four_bits(config)
 
 
 def in_words(changes: dict[str, Any]) -> str:

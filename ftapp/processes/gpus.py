@@ -3,10 +3,11 @@
 import os
 from dataclasses import dataclass
 from itertools import takewhile
+from pathlib import Path
 
-import psutil
 import pynvml
 
+from ftapp import host
 from ftapp.contract.config import BatchConfig
 from ftapp.contract.memory import Machine
 
@@ -69,7 +70,7 @@ def gpus() -> list[Gpu]:
         pynvml.nvmlShutdown()
 
 
-def here() -> Machine:
-    """The computer itself, where there is no accelerator; its memory may be limited to less from outside."""
-    memory = psutil.virtual_memory()
-    return Machine(kind="cpu", name="CPU", total=int(memory.total), free=int(memory.available))
+def here(root: Path = Path("/")) -> Machine:
+    """The computer itself, where there is no accelerator."""
+    memory = host.memory(root)
+    return Machine(kind="cpu", name="CPU", total=memory.total, free=memory.free)

@@ -46,7 +46,7 @@ def train(
         console().print(memory, soft_wrap=True)
     watch_run(studio, name, json)
     told = studio.run(name).state.resolved
-    if two_steps and told and not json and (found := studio.duration(request, tokens_per_epoch(told))):
+    if two_steps and told and not json and (found := studio.duration(request, tokens_per_epoch(told, request))):
         console().print(f"The whole run: {_span(found)}, {found.basis}.", soft_wrap=True)
 
 
@@ -185,9 +185,10 @@ def _memory(studio: Studio, config: RunConfig) -> str:
     if view.disk_free is not None and view.disk > view.disk_free:
         full = f" Its checkpoints need {view.disk / 2**30:.1f} GiB of disk, {view.disk_free / 2**30:.1f} GiB are free."
     enough = f" Enough would be: {view.changes[0].words}." if view.changes else ""
+    notes = "".join(f" {note}" for note in view.notes)
     return (
         f"Memory, estimated with rows of {view.estimate.plan.row_tokens} tokens: {view.estimate.peak / 2**30:.1f} GiB"
-        f" on {view.machine.name}{free}: {view.verdict}.{enough}{full}"
+        f" on {view.machine.name}{free}: {view.verdict}.{enough}{notes}{full}"
     )
 
 

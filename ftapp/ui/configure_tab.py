@@ -6,8 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from ftapp.contract.config import RunConfig
-from ftapp.contract.errors import ConfigError
+from ftapp.contract.config import AdapterConfig, RunConfig
+from ftapp.contract.errors import ConfigError, FtappError
+from ftapp.contract.parameters import ALL_LINEAR
 from ftapp.contract.presets import PRESETS, values_of
 from ftapp.studio import Studio
 from ftapp.ui import code_view, edge, fields, form, model_picker, outlook
@@ -97,7 +98,7 @@ def wire(bound: edge.Edge, tab: ConfigureTab) -> None:
     components, seen = tab.components, tab.outlook
     for one in components:
         checked = bound.on(
-            form.edited(one), _check, [tab.problems, *components], [*components, tab.problems],
+            form.edited(one), check, [tab.problems, *components], [*components, tab.problems],
             trigger_mode="always_last",
         )  # fmt: skip
         _look_again(bound, checked, tab)
@@ -131,7 +132,7 @@ def refresh(bound: edge.Edge, event: Any, tab: ConfigureTab) -> None:
 
 def after_values_changed(bound: edge.Edge, event: Any, tab: ConfigureTab) -> None:
     """Check, count and estimate again once an event has put other values into the form."""
-    checked = bound.on(event.then, _check, [tab.problems, *tab.components], [*tab.components, tab.problems])
+    checked = bound.on(event.then, check, [tab.problems, *tab.components], [*tab.components, tab.problems])
     _look_again(bound, checked, tab)
 
 
@@ -148,12 +149,17 @@ def _adapters(studio: Studio) -> Any:
     return gr.update(choices=[("none: begin with the base model", ""), *names])
 
 
-def _check(_: Studio, shown: dict[str, str], *values: form.Value) -> list[Any]:
+def check(studio: Studio, shown: dict[str, str], *values: form.Value) -> list[Any]:
+    """Updates that mark what is wrong with the values, by themselves and for the chosen model."""
     problems: dict[str, str] = {}
     try:
-        form.parse(RunConfig, fields.named(values), FIELDS)
+        config = form.parse(RunConfig, fields.named(values), FIELDS)
+        if isinstance(config.method, AdapterConfig) and config.method.target_modules != ALL_LINEAR:
+            problems = studio.misfits(config)
     except ConfigError as error:
         problems = error.problems
+    except FtappError:
+        pass  # of the model: told with the parameters
     return mark(problems, shown)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import gradio as gr
 
 from ftapp.contract.chat import Loading
-from ftapp.contract.config import RunConfig
+from ftapp.contract.config import RunConfig, remarks
 from ftapp.contract.duration import DurationEstimate, tokens_per_epoch
 from ftapp.contract.errors import FtappError, JobError
+from ftapp.contract.events import Resolved
 from ftapp.contract.memory import MemoryView
 from ftapp.contract.preview import Lengths
 from ftapp.studio import Studio
@@ -38,7 +39,8 @@ VERDICTS = {
 }
 
 Measured = dict[str, Any]
-"""Of a dataset's rows for a model: {"dataset": …, "model": …, "revision": …, "longest": …, "tokens": …}; or empty."""
+"""Of a dataset's rows for a model: {"dataset": …, "model": …, "revision": …, "longest": …, "tokens": …, "within": …};
+or empty. `longest` is the longest row whatever the limit, `tokens` an epoch's within the limit that `within` says."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,13 @@ class Outlook:
     changes: list[Any]
     offered: Any
     duration: Any
+    remarks: Any
     machine: Any
 
     @property
     def estimated(self) -> list[Any]:
         """What `estimate` fills."""
-        return [self.rows, self.memory, self.offered, *self.changes, self.duration]
+        return [self.rows, self.memory, self.offered, *self.changes, self.duration, self.remarks]
 
 
 def place() -> Outlook:
@@ -70,6 +73,7 @@ def place() -> Outlook:
     memory = gr.HTML(elem_id="config-memory")
     changes = [gr.Button("", size="sm", visible=False, elem_id=f"config-change-{n}") for n in range(CHANGES)]
     duration = gr.HTML(elem_id="config-duration")
+    remarked = gr.HTML(elem_id="config-remarks")
     with gr.Row(elem_classes="actions"):
         measure = gr.Button("Measure these rows", size="sm", elem_id="config-measure", min_width=130)
         two_steps = gr.Button("Try two steps", size="sm", elem_id="config-two-steps", min_width=110)
@@ -85,6 +89,7 @@ def place() -> Outlook:
         changes,
         gr.State([]),
         duration,
+        remarked,
         machine,
     )
 
@@ -123,20 +128,34 @@ def count(studio: Studio, counted: Any, *values: form.Value) -> tuple[Any, Any]:
 
 
 def estimate(studio: Studio, measured: Measured, *values: form.Value) -> tuple[Any, ...]:
-    """Updates for `Outlook.estimated`: rows, memory with what would make it fit, and duration."""
+    """Updates for `Outlook.estimated`: rows, memory with what would make it fit, duration, values without effect."""
     config = fields.valid(values)
     if config is None:
-        return "", "", [], *(gr.update(visible=False),) * CHANGES, ""
+        return "", "", [], *(gr.update(visible=False),) * CHANGES, "", ""
     known = measured if measured and _key(config).items() <= measured.items() else {}
     memory, offered = _memory(studio, config, known)
     buttons = [gr.update(visible=True, value=f"{words} → {markup.size(peak)}") for words, _, peak in offered[:CHANGES]]
     buttons += [gr.update(visible=False)] * (CHANGES - len(buttons))
     values_offered = [changed for _, changed, _ in offered]
-    return _rows(studio, config), memory, values_offered, *buttons, _duration(studio, config, known)
+    remarked = "".join(markup.notice("info", remark) for remark in remarks(config))
+    return _rows(studio, config), memory, values_offered, *buttons, _duration(studio, config, known), remarked
 
 
 def _key(config: RunConfig) -> Measured:
     return {"dataset": config.data.dataset, "model": config.model.id, "revision": config.model.revision}
+
+
+def _within(config: RunConfig) -> list[Any]:
+    return [config.data.max_length, config.data.over_length]
+
+
+def measured_by(told: Resolved, config: RunConfig) -> Measured:
+    """What a run tells of its rows."""
+    return _measured(config, told.longest_row, tokens_per_epoch(told, config))
+
+
+def _measured(config: RunConfig, longest: int, tokens: int) -> Measured:
+    return {**_key(config), "longest": longest, "tokens": tokens, "within": _within(config)}
 
 
 def _rows(studio: Studio, config: RunConfig) -> str:
@@ -185,10 +204,11 @@ def draw(view: MemoryView, measured: bool) -> str:
     length = f"Estimated for rows of {view.estimate.plan.row_tokens:,} tokens"
     length += "." if measured else ", the longest allowed; measure the rows for a truer figure."
     hint = length + (" Each of these would make it fit:" if view.changes else "")
+    notes = "".join(markup.notice("info", note) for note in view.notes)
     return (
         f"<div class='ft-figure'><span class='name'>Memory</span><div class='ft-memory' role='img' "
         f"aria-label='{markup.text(told)}'>{bars}{mark}</div><ul class='ft-parts'>{legend}</ul>"
-        f"{markup.notice(level, told, hint)}</div>{_disk(view)}"
+        f"{markup.notice(level, told, hint)}{notes}</div>{_disk(view)}"
     )
 
 
@@ -205,7 +225,7 @@ def _disk(view: MemoryView) -> str:
 
 
 def _duration(studio: Studio, config: RunConfig, known: Measured) -> str:
-    if not known:
+    if known.get("within") != _within(config):
         return _figure("Time", "–", "Measure the rows to estimate it from past runs, or try two steps.")
     try:
         found = studio.duration(config, known["tokens"])
@@ -237,7 +257,7 @@ def _measure(studio: Studio, *values: form.Value) -> Iterator[tuple[Any, Any]]:
                 if isinstance(reply, Loading):
                     yield _figure("Time", "…", reply.name), gr.skip()
                 elif isinstance(reply, Lengths):
-                    yield gr.skip(), {**_key(config), "longest": reply.longest, "tokens": reply.tokens_per_epoch}
+                    yield gr.skip(), _measured(config, reply.longest, reply.tokens_per_epoch)
     except FtappError as error:
         yield edge.in_place(error), {}
         raise
@@ -259,8 +279,7 @@ def _two_steps(studio: Studio, *values: form.Value) -> Iterator[tuple[Any, Any]]
     told = view.state.resolved
     if view.status != "finished" or told is None:
         raise JobError(f"The two steps did not end well: {view.message}", view.hint)
-    measured = {"longest": told.values["data.max_length"], "tokens": tokens_per_epoch(told)}
-    yield gr.skip(), {**_key(config), **measured}
+    yield gr.skip(), measured_by(told, config)
 
 
 def _figure(name: str, figure: str, more: str) -> str:

@@ -3,9 +3,9 @@
 import math
 from pathlib import Path
 
-import psutil
 import torch
 
+from ftapp import host
 from ftapp.contract.errors import ModelError
 from ftapp.store.weights import tensors
 from ftapp.workers import models
@@ -19,7 +19,7 @@ def merge_in_memory(base: Path, adapter: Path, out: Path, name: str) -> None:
     """Write base + adapter to `out` in the base's own dtype; raises ModelError if the memory is not there."""
     shapes, stored = tensors(base)
     whole = 4 * sum(math.prod(shape) for shape in shapes.values())
-    free = psutil.virtual_memory().available
+    free = host.memory().free
     if free < stored * RESERVE:
         raise ModelError(
             f"This adapter can only be merged in memory: that takes {stored * RESERVE / 2**30:.1f} GiB, "

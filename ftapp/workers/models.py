@@ -20,6 +20,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from ftapp.contract.config import AdapterConfig, FullConfig
 from ftapp.contract.errors import AcceleratorError, ModelError
+from ftapp.contract.parameters import ALL_LINEAR, targets
 from ftapp.workers.tokens import first_line
 
 log = logging.getLogger(__name__)
@@ -114,12 +115,11 @@ def _keep_from_repacking(model: PreTrainedModel) -> None:
 
 def peft_config(method: AdapterConfig) -> PeftLoraConfig:
     """Our words for LoRA in PEFT's."""
-    wanted = [name.strip() for name in method.target_modules.split(",") if name.strip()]
     return PeftLoraConfig(
         r=method.rank,
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
-        target_modules="all-linear" if method.target_modules == "all-linear" else wanted,
+        target_modules=ALL_LINEAR if method.target_modules == ALL_LINEAR else targets(method),
         task_type="CAUSAL_LM",
         use_rslora=method.rslora,
         use_dora=method.dora,

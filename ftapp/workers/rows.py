@@ -51,7 +51,7 @@ class TokenRows:
         self._limit = context if config.data.max_length == "auto" else config.data.max_length
         self._truncate = config.data.over_length == "truncate"
         self._context = context
-        self._longest = self._seen = self.left_out = 0
+        self.longest_row = self._seen = self.left_out = 0
         self._cut = self._answers_cut = self._ending = 0
         self._refused = False
         self._done, self._total = 0, overlap.train_rows + overlap.eval_rows
@@ -65,8 +65,8 @@ class TokenRows:
             digest.passing(self._encode(measuring, showing=True)), folder / "held_out.arrow"
         )
         self.held_out = measured if held_lengths else None
-        self.max_length = min(self._longest, context) if config.data.max_length == "auto" else self._limit
-        self.longest = min(self._longest, self.max_length)
+        self.max_length = min(self.longest_row, context) if config.data.max_length == "auto" else self._limit
+        self.longest = min(self.longest_row, self.max_length)
         self.train_tokens = sum(self.lengths)
         if self.left_out:
             say(
@@ -86,7 +86,7 @@ class TokenRows:
             )
         if not self.lengths:
             raise DatasetError(
-                f"No training row fits into {self.max_length} tokens; the longest has {self._longest}.",
+                f"No training row fits into {self.max_length} tokens; the longest has {self.longest_row}.",
                 "Raise the maximum length, or let rows be truncated.",
             )
         if not ending:
@@ -127,7 +127,7 @@ class TokenRows:
                 self._show(example)
             for row in rows:
                 self._seen += 1
-                self._longest = max(self._longest, len(row.input_ids))
+                self.longest_row = max(self.longest_row, len(row.input_ids))
                 if self._truncate and len(row.input_ids) > self._limit:
                     self._cut += 1
                     self._answers_cut += any(label != IGNORED for label in row.labels[self._limit :])

@@ -16,11 +16,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import EarlyStoppingCallback, PreTrainedModel, set_seed
 from trl import SFTConfig
 
+from ftapp import host
 from ftapp.contract import events as ev
-from ftapp.contract.config import LEARNING_RATE, FullConfig, ModelConfig, QloraConfig, RunConfig
+from ftapp.contract.config import LEARNING_RATE, TARGETS, FullConfig, ModelConfig, QloraConfig, RunConfig, remarks
 from ftapp.contract.duration import evaluation_steps
 from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.contract.memory import AUTO_LENGTH_LIMIT, CONTEXT, Machine, Plan, estimate, resolve
+from ftapp.contract.parameters import target_problem
 from ftapp.contract.refusals import refusal
 from ftapp.store.adapters import adapter_folder, disagreements, measured_before, pinned_revision
 from ftapp.store.checkpoints import last_whole, step_of
@@ -62,6 +64,8 @@ def _train(job: Job, say: Reporter) -> ev.Event:
     before = Before(job)
     for found in before.notes:
         say.say(found)
+    for remark in remarks(config):
+        say.say(ev.Note(message=remark))
     earlier = Job(job.folder.parent / config.model.adapter) if config.model.adapter else None
     base = before.model(_pinned(config, earlier) if earlier else config.model)
     token = os.environ.get("HF_TOKEN")
@@ -92,13 +96,17 @@ def _train(job: Job, say: Reporter) -> ev.Event:
     folder, _ = sources.find_files(base.model_copy(update={"revision": revision}), token, say.say)
     weights_hash = fingerprint(folder)
     before.check_weights(weights_hash, earlier)
+    headers = model_in(folder)
+    fresh = earlier is None and before.checkpoint is None
+    if fresh and (problem := target_problem(headers.groups, config.method, headers.facts)):
+        raise refusal({TARGETS: problem})
     say.say(ev.Phase(name="loading"))
     dtype = models.training_dtype(config.method, on)
     model = models.load_base(folder, name, on, dtype, quantised=isinstance(config.method, QloraConfig))
     packing = _packing(config, on, model)
     # where the trackers that are not asked for a place would else leave files
     os.environ |= {"TENSORBOARD_LOGGING_DIR": str(job.folder / "tensorboard"), "WANDB_DIR": str(job.folder)}
-    headers, machine = model_in(folder), _of_every_rank(_machine(on), on, world)
+    machine = _of_every_rank(_machine(on), on, world)
     share, overhead = config.batch.effective_size // world, MICRO_BATCH_TOKENS[machine.kind]
     plan = resolve(
         headers, config, machine, rows.longest, world, lambda micro: step_cost(rows.lengths, share, micro, overhead)
@@ -141,6 +149,7 @@ def _train(job: Job, say: Reporter) -> ev.Event:
             },
             train_rows=len(rows.train),
             eval_rows=len(rows.held_out) if rows.held_out is not None else 0,
+            longest_row=rows.longest_row,
             left_out_rows=rows.left_out,
             train_tokens=rows.train_tokens,
             trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
@@ -235,9 +244,9 @@ def _machine(on: models.Hardware) -> Machine:
         return Machine(
             kind="cuda", name=on.name, total=total, free=free + torch.cuda.memory_reserved() + CONTEXT["cuda"]
         )
-    memory = psutil.virtual_memory()
-    held = psutil.Process().memory_info().rss
-    return Machine(kind="cpu", name=on.name, total=memory.total, free=memory.available + held)
+    memory = host.memory()
+    held = int(psutil.Process().memory_info().rss)
+    return Machine(kind="cpu", name=on.name, total=memory.total, free=min(memory.total, memory.free + held))
 
 
 def _of_every_rank(machine: Machine, on: models.Hardware, world: int) -> Machine:

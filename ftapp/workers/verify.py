@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ftapp import host
 from ftapp.contract import events as ev
 from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.contract.examples import Example, Message, RowProblem
@@ -148,7 +148,7 @@ def _where(base: Path) -> tuple[models.Hardware, torch.dtype]:
     on = models.hardware()
     if on.device == "cuda" and torch.cuda.mem_get_info()[0] > 2 * values * RESERVE:
         return on, on.dtype
-    free = psutil.virtual_memory().available
+    free = host.memory().free
     on = models.Hardware("cpu", "CPU", torch.float32)
     if free > 4 * values * RESERVE:
         return on, torch.float32

@@ -16,8 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM, TrainerControl, TrainerState, TrainingArguments
 
 from ftapp.contract import events as ev
+from ftapp.contract.changes import changed
 from ftapp.contract.errors import AcceleratorError, NotFinite
-from ftapp.contract.remedies import changed, remedy
+from ftapp.contract.remedies import remedy
 from ftapp.settings import Settings
 from ftapp.studio import Studio
 from ftapp.views import RunView

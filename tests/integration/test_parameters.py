@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ftapp.contract.config import FullConfig, LoraConfig
-from ftapp.contract.parameters import MIXTRAL_LIKE, QWEN_LIKE, count_parameters
+from ftapp.contract.parameters import MIXTRAL_LIKE, QWEN_LIKE, count_parameters, target_problem
 from ftapp.store.weights import model_in
 
 KINDS = ["llama", "llama-tied", "qwen3", "gemma3", "mistral", "phi3", "gpt2", "gpt2-bare"]
@@ -58,7 +58,17 @@ for name, config in configs.items():
         adapted = get_peft_model(model, LoraConfig(r=4, target_modules=wanted, task_type="CAUSAL_LM"))
         trained[targets] = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
         model = adapted.unload()
-    told[name] = [total, trained]
+    taken = []
+    leaves = {n.rsplit(".", 1)[-1] for n, _ in model.named_modules()} | {"up_proj,gate_proj", "w1,w3", "w2"}
+    paths = {n for n, _ in model.named_modules() if "layers.1." in n or "h.1." in n}
+    for targets in sorted((leaves | paths) - {"", "lm_head"}):
+        try:
+            adapted = get_peft_model(model, LoraConfig(r=4, target_modules=targets.split(","), task_type="CAUSAL_LM"))
+        except (ValueError, RuntimeError):
+            continue
+        taken.append(targets)
+        model = adapted.unload()
+    told[name] = [total, trained, taken]
 known = {}
 for kind, family in patterns.items():
     if kind == kind.lower():
@@ -80,11 +90,23 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, lis
 def test_counts_are_those_of_the_built_model(built: tuple, kind: str) -> None:  # type: ignore[type-arg]
     folder, told, _ = built
     model = model_in(folder / kind)
-    total, trained = told[kind]
+    total, trained, _ = told[kind]
     assert count_parameters(model.groups, FullConfig(), model.facts).total == total
     for targets, count in trained.items():
         method = LoraConfig(rank=4, target_modules=targets)
         assert count_parameters(model.groups, method, model.facts).trainable == count, targets
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_peft_takes_is_not_refused(built: tuple, kind: str) -> None:  # type: ignore[type-arg]
+    folder, told, _ = built
+    model = model_in(folder / kind)
+    _, _, taken = told[kind]
+    assert len(taken) > 4
+    for targets in ("all-linear", *taken):
+        assert target_problem(model.groups, LoraConfig(target_modules=targets), model.facts) == "", targets
+        mistyped = LoraConfig(target_modules=f"{targets},foo_proj")
+        assert target_problem(model.groups, mistyped, model.facts), targets
 
 
 def test_the_mixtures_that_peft_adapts_are_known(built: tuple) -> None:  # type: ignore[type-arg]

@@ -42,7 +42,8 @@ def read(studio: Studio, tmp_path: Path) -> Read:
 def test_answers_that_lose_their_end_are_counted_and_told(read: Read) -> None:
     rows = [*[chat("y", f"{n}") for n in range(10)], chat("long " * 40, "a"), chat("longer " * 40, "b")]
     made, told = read(rows, max_length=100, over_length="truncate", eval_fraction=0)
-    assert max(made.lengths) == 100
+    assert max(made.lengths) == made.longest == 100
+    assert made.longest_row > 200, "what a higher limit would let in"
     assert len(made.lengths) == 12
     assert [note for note in told if "2 of 12 rows are cut at 100 tokens; 2 of them lose the end of an answer" in note]
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ftapp.contract.config import parse_run_config
-from ftapp.contract.duration import evaluations_of, idle, probe_of, tokens_per_epoch
+from ftapp.contract.duration import evaluations_of, idle, probe_of, tokens_per_epoch, tokens_to_train
 from ftapp.contract.events import Resolved
 
 PATIENCE = "evaluation.early_stopping_patience"
@@ -49,5 +49,12 @@ def test_two_steps_are_the_first_of_the_run() -> None:
         config.seed,
     )
     assert evaluations_of(tried, 200) == 1
+
+
+def test_the_tokens_of_two_steps_are_those_of_the_run() -> None:
+    share, own = (parse_run_config({"data": {"dataset": "x", "eval_dataset": it}}) for it in (None, "y"))
     told = Resolved(values={}, train_rows=90, eval_rows=10, train_tokens=900)
-    assert tokens_per_epoch(told) == 1000
+    assert tokens_per_epoch(told, share) == 1000
+    assert tokens_per_epoch(told, own) == 900
+    for config in (share, own):
+        assert tokens_to_train(config, tokens_per_epoch(told, config), 100) == 3 * 900

@@ -2,18 +2,19 @@
 
 import json
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ftapp.contract.changes import changed
 from ftapp.contract.config import FullConfig, LoraConfig, RunConfig
 from ftapp.contract.errors import ModelError
 from ftapp.contract.memory import (
     Machine,
     Model,
     Plan,
-    changed,
     estimate,
     longest_row,
     predict,
@@ -23,6 +24,7 @@ from ftapp.contract.memory import (
 )
 from ftapp.contract.parameters import Architecture, Parameters, count_parameters, weights
 from ftapp.store.weights import tensors
+from ftapp.ui import outlook
 
 SHAPES = {
     "model.embed_tokens.weight": (100, 8),
@@ -192,7 +194,9 @@ def test_changes_are_enough_and_the_least_harmful_comes_first(wanted: RunConfig,
     assert view.verdict == "does not fit"
     assert next(iter(view.changes[0].values)) == first
     for change in view.changes:
-        again = predict(LARGE, changed(wanted, change.values), gpu(gib), 4096)
+        smaller = changed(wanted, change.values)
+        assert smaller is not None
+        again = predict(LARGE, smaller, gpu(gib), 4096)
         assert again.verdict != "does not fit"
         assert again.estimate.peak == change.peak
         assert change.words
@@ -205,6 +209,36 @@ def test_changes_are_put_together_when_none_is_enough_alone() -> None:
     assert len(view.changes[0].values) > 1
 
 
+METHODS = [*product(["lora", "qlora"], ["default", "gaussian", "pissa", "olora"]), ("full", "")]
+
+
+@pytest.mark.parametrize("packing", ["auto", True, False])
+@pytest.mark.parametrize("adapter", [None, "earlier"])
+@pytest.mark.parametrize(("method", "init"), METHODS)
+def test_every_change_that_is_offered_is_valid(method: str, init: str, adapter: str | None, packing: Any) -> None:
+    chosen = {"model.adapter": adapter, "batch.packing": packing, "batch.micro_size": 8} | (
+        {"method.init": init, "method.rank": 64} if init else {}
+    )
+    try:
+        wanted = config(method, **chosen)
+    except ValueError:
+        return  # not valid to begin with
+    offered = [change.values for gib in (10, 14, 18, 24) for change in predict(LARGE, wanted, gpu(gib), 4096).changes]
+    assert offered
+    assert [values for values in offered if changed(wanted, values) is None] == []
+    assert any("batch.micro_size" in values for values in offered)
+    assert any("method.type" in values for values in offered) or method == "qlora"
+
+
+@pytest.mark.parametrize("adapter", [None, "earlier"])
+def test_an_earlier_adapter_keeps_its_rank(adapter: str | None) -> None:
+    chosen = {"batch.micro_size": 8, "batch.activation_checkpointing": True, "method.rank": 64}
+    wanted = config("qlora", **chosen, **{"model.adapter": adapter})
+    needed = predict(LARGE, wanted, gpu(80), 4096).estimate.peak
+    view = predict(LARGE, wanted, gpu((needed - 1) / 2**30), 4096)
+    assert any("method.rank" in change.values for change in view.changes) == (adapter is None)
+
+
 def test_a_model_that_no_change_can_fit_gets_none() -> None:
     view = predict(LARGE, config(), gpu(2), 512)
     assert (view.verdict, view.changes) == ("does not fit", [])
@@ -214,6 +248,17 @@ def test_an_estimate_is_quick_enough_to_follow_typing() -> None:
     began = time.perf_counter()
     predict(LARGE, config(), gpu(2), 512)
     assert time.perf_counter() - began < 0.5
+
+
+def test_experts_that_stay_in_sixteen_bits_are_told() -> None:
+    experts = {"model.layers.0.mlp.experts.gate_up_proj": (64, 2048, 4096)}  # 2**29 of them
+    shapes = {"model.embed_tokens.weight": (40, 8), "model.layers.0.self_attn.q_proj.weight": (8, 8), **experts}
+    mixture = read_model(shapes, 0, {"model_type": "qwen3_moe", "num_experts": 64})
+    view = predict(mixture, config("qlora"), gpu(80), 64)
+    assert view.notes == ["QLoRA leaves the experts unquantised: they stay in 16 bit, 1.0 GiB of the model."]
+    assert view.notes[0] in outlook.draw(view, True)
+    assert predict(mixture, config("lora"), gpu(80), 64).notes == []
+    assert predict(SMALL, config("qlora"), gpu(80), 64).notes == []
 
 
 def test_old_gpt2_files_count_no_buffers() -> None:

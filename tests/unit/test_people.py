@@ -28,9 +28,9 @@ LOOKS = {
     "archive", "artifact_folder", "card", "chat_answers", "chat_checkpoints", "chat_defaults", "chat_runs",
     "chat_state", "checking", "code", "compare", "dataset", "datasets", "demo_config", "duration", "evaluation",
     "evaluation_config", "evaluation_report", "evaluation_rows", "evaluations", "examples", "gpus", "held_out_row",
-    "history", "log_tail", "measured_before", "memory", "model_facts", "notices", "overlap", "parameters",
-    "problems_csv", "publication", "publications", "queue", "recent_models", "rows_from_chat", "run", "runs",
-    "search_examples", "votes",
+    "history", "log_tail", "measured_before", "memory", "misfits", "model_facts", "notices", "overlap",
+    "parameters", "problems_csv", "publication", "publications", "queue", "recent_models", "rows_from_chat", "run",
+    "runs", "search_examples", "votes",
 }  # fmt: skip
 """Verbs that show something, to visitors too."""
 KEEPS = {

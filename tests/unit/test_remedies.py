@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from ftapp.contract import events as ev
+from ftapp.contract.changes import changed
 from ftapp.contract.config import RunConfig, parse_run_config
-from ftapp.contract.remedies import changed, in_words, remedy
+from ftapp.contract.remedies import in_words, remedy
 
 
 def config(**sections: Any) -> RunConfig:
@@ -19,13 +20,19 @@ def resolved(**values: Any) -> ev.Resolved:
     )
 
 
+def with_values(config: RunConfig, values: dict[str, Any]) -> RunConfig:
+    found = changed(config, values)
+    assert found is not None
+    return found
+
+
 def test_a_lack_of_memory_is_answered_step_by_step_until_nothing_is_left() -> None:
     now, steps = config(batch={"effective_size": 12, "micro_size": 12}, data={"dataset": "mine", "max_length": 512}), []
     while changes := remedy("memory", now, None):
         assert len(changes) == 1
         assert in_words(changes) != in_words({})
         steps.append(changes)
-        now = changed(now, changes)
+        now = with_values(now, changes)
         assert now.batch.effective_size == 12
     assert steps == [
         {"batch.micro_size": 6},
@@ -50,16 +57,26 @@ def test_what_auto_became_is_what_is_made_smaller() -> None:
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_model_that_does_not_even_load_needs_four_bits(method: str) -> None:
     tight = config(method={"type": method}, batch={"micro_size": 8})
-    assert remedy("memory", tight, None, loading=True) == {"method.type": "qlora"}
-    quantised = changed(tight, {"method.type": "qlora"})
+    changes = remedy("memory", tight, None, loading=True)
+    assert changes["method.type"] == "qlora"
+    quantised = with_values(tight, changes)
     assert quantised.method.type == "qlora"
     assert remedy("memory", quantised, None, loading=True) == {}
 
 
 def test_the_adapter_stays_as_it_was_in_four_bits() -> None:
     lora = config(method={"type": "lora", "rank": 5, "target_modules": "q_proj"})
-    qlora = changed(lora, {"method.type": "qlora"}).method
+    qlora = with_values(lora, {"method.type": "qlora"}).method
     assert qlora.model_dump(exclude={"type"}) == lora.method.model_dump(exclude={"type"})
+
+
+@pytest.mark.parametrize("init", ["default", "pissa", "olora"])
+@pytest.mark.parametrize("packing", ["auto", True, False])
+def test_what_is_suggested_is_a_valid_config(init: str, packing: Any) -> None:
+    now = config(method={"type": "lora", "init": init}, batch={"micro_size": 8, "packing": packing})
+    while changes := remedy("memory", now, None):
+        now = with_values(now, changes)
+    assert (now.method.type, now.batch.micro_size, now.batch.activation_checkpointing) == ("qlora", 1, True)
 
 
 @pytest.mark.parametrize("kind", ["disk", "no_gradient", "accelerator", "data", "model", "hub", "process", "other"])

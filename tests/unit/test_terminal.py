@@ -257,7 +257,7 @@ def watched(home: Path, tmp_path: Path, job: Job) -> Iterator[Callable[..., Watc
     model = tmp_path / "model"
     model.mkdir()
     write(model / "config.json", {})
-    header = b'{"weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}'
+    header = b'{"layer.weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}'
     (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
     write(tmp_path / "rows.jsonl", "".join(f'{{"question": "{number}", "answer": "a"}}\n' for number in range(4)))
     write(tmp_path / "config.json", {"model": {"id": str(model)}, **CONFIG})
