@@ -1,7 +1,5 @@
-"""Train: the only translation of our config into TRL's words."""
+"""Train: from a run's config and rows to an adapter or a model, and what is said on the way."""
 
-import json
-import math
 import os
 import shutil
 from collections import Counter
@@ -13,15 +11,13 @@ import torch
 from accelerate import PartialState
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import EarlyStoppingCallback, PreTrainedModel, set_seed
-from trl import SFTConfig
+from transformers import PreTrainedModel, set_seed
 
 from ftapp import host
 from ftapp.contract import events as ev
-from ftapp.contract.config import LEARNING_RATE, TARGETS, FullConfig, ModelConfig, QloraConfig, RunConfig, remarks
-from ftapp.contract.duration import evaluation_steps
-from ftapp.contract.errors import DatasetError, ModelError
-from ftapp.contract.memory import AUTO_LENGTH_LIMIT, CONTEXT, Machine, Plan, estimate, resolve
+from ftapp.contract.config import TARGETS, FullConfig, ModelConfig, QloraConfig, RunConfig, remarks
+from ftapp.contract.errors import ModelError
+from ftapp.contract.memory import AUTO_LENGTH_LIMIT, CONTEXT, Machine, estimate, resolve
 from ftapp.contract.parameters import target_problem
 from ftapp.contract.refusals import refusal
 from ftapp.store.adapters import adapter_folder, disagreements, measured_before, pinned_revision
@@ -31,6 +27,7 @@ from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
 from ftapp.store.weights import fingerprint, model_in
 from ftapp.workers import models, sources
+from ftapp.workers.arguments import early_stopping, total_steps, trainer_arguments
 from ftapp.workers.continuing import Before, text_hash
 from ftapp.workers.order import step_cost
 from ftapp.workers.reporting import Reporter, StopAsked
@@ -38,8 +35,6 @@ from ftapp.workers.rows import TokenRows
 from ftapp.workers.tokens import Encoder, context_of, load_tokenizer
 from ftapp.workers.trainer import Trainer
 
-POINTS = 4000
-"""Metrics events of a run, about: longer runs say every n-th step."""
 MICRO_BATCH_TOKENS = {"cpu": 64, "cuda": 2048}
 """What a micro-batch costs beside its tokens, in tokens, about: starting the kernels, reading the weights."""
 INITIAL = "initial"
@@ -112,7 +107,7 @@ def _train(job: Job, say: Reporter) -> ev.Event:
         headers, config, machine, rows.longest, world, lambda micro: step_cost(rows.lengths, share, micro, overhead)
     )
     predicted = estimate(headers, config, plan, machine)
-    arguments = _arguments(job, config, on, world, rows, plan, packing)
+    arguments = trainer_arguments(job, config, on, world, rows, plan, packing)
     total = sum(p.numel() for p in model.parameters())
     if isinstance(config.method, QloraConfig):
         total = int(model.num_parameters())
@@ -124,7 +119,7 @@ def _train(job: Job, say: Reporter) -> ev.Event:
         train_dataset=rows.train,
         eval_dataset=rows.held_out,
         processing_class=encoder.tokenizer,
-        callbacks=[say, *_early_stopping(config, before.checkpoint)],
+        callbacks=[say, *early_stopping(config, before.checkpoint)],
     )
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
@@ -154,7 +149,7 @@ def _train(job: Job, say: Reporter) -> ev.Event:
             train_tokens=rows.train_tokens,
             trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
             total_parameters=total,
-            total_steps=_total_steps(config, len(rows.train)),
+            total_steps=total_steps(config, len(rows.train)),
             start_step=before.step,
             template_hash=template_hash,
             data_hash=rows.hash,
@@ -219,24 +214,6 @@ def _adapted(model: Any) -> dict[str, str]:
     return {"method.target_modules": counts} if counts else {}
 
 
-def _early_stopping(config: RunConfig, checkpoint: Path | None) -> list[EarlyStoppingCallback]:
-    patience = config.evaluation.early_stopping_patience
-    if not patience:
-        return []
-    callback = EarlyStoppingCallback(patience)
-    if checkpoint:
-        # the trainer would restore it only together with its own control, in which a stop still stands
-        states = json.loads((checkpoint / "trainer_state.json").read_bytes()).get("stateful_callbacks", {})
-        known = states.get("EarlyStoppingCallback", {}).get("attributes", {})
-        callback.early_stopping_patience_counter = known.get("early_stopping_patience_counter", 0)
-    return [callback]
-
-
-def _total_steps(config: RunConfig, rows: int) -> int:
-    steps = math.ceil(config.duration.epochs * math.ceil(rows / config.batch.effective_size))
-    return min(steps, config.duration.max_steps or steps)
-
-
 def _machine(on: models.Hardware) -> Machine:
     """What this process could use in all, what it holds already included."""
     if on.device == "cuda":
@@ -258,62 +235,6 @@ def _of_every_rank(machine: Machine, on: models.Hardware, world: int) -> Machine
     torch.distributed.all_reduce(least, op=torch.distributed.ReduceOp.MIN)
     total, free = least.tolist()
     return machine.model_copy(update={"total": total, "free": free})
-
-
-def _arguments(
-    job: Job, config: RunConfig, on: models.Hardware, world: int, rows: TokenRows, plan: Plan, packing: bool
-) -> SFTConfig:
-    batch, optim, evaluation = config.batch, config.optim, config.evaluation
-    if batch.effective_size % world:
-        raise DatasetError(f"The batch size {batch.effective_size} cannot be shared by {world} devices.")
-    share = batch.effective_size // world
-    micro, checkpointing = plan.micro_size, plan.activation_checkpointing
-    steps = _total_steps(config, len(rows.train))
-    every = evaluation_steps(config, steps)
-    measured = rows.held_out is not None
-    rate = optim.learning_rate
-    return SFTConfig(
-        output_dir=str(job.folder / "checkpoints"),
-        seed=config.seed,
-        data_seed=config.seed,
-        # rows arrive as tokens and labels: nothing is left for TRL to prepare, cut or pack
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        padding_free=packing,
-        pad_to_multiple_of=None if on.device == "cpu" or packing else 8,
-        num_train_epochs=config.duration.epochs,
-        max_steps=config.duration.max_steps if config.duration.max_steps and config.duration.max_steps <= steps else -1,
-        per_device_train_batch_size=micro,
-        per_device_eval_batch_size=micro,
-        gradient_accumulation_steps=max(1, share // micro),
-        learning_rate=LEARNING_RATE[config.method.type] if rate == "auto" else rate,
-        lr_scheduler_type=optim.lr_scheduler_type,
-        warmup_steps=optim.warmup_fraction,
-        weight_decay=optim.weight_decay,
-        max_grad_norm=optim.max_grad_norm,
-        use_cpu=on.device == "cpu",
-        bf16=on.dtype == torch.bfloat16,
-        fp16=on.dtype == torch.float16,
-        activation_checkpointing=checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
-        logging_steps=max(1, steps // POINTS),
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if measured else "no",
-        eval_steps=every if measured else None,
-        save_strategy="steps",
-        save_steps=every,
-        save_total_limit=2,
-        load_best_model_at_end=measured and evaluation.keep_best,
-        metric_for_best_model="eval_loss" if measured else None,
-        greater_is_better=False if measured else None,
-        report_to=[] if config.tracking == "none" else [config.tracking],
-        project="ftapp",
-        trackio_static_space_id=False,  # else it makes a public Space
-        run_name=job.name,
-        disable_tqdm=True,
-        dataloader_pin_memory=on.device == "cuda",
-    )
 
 
 def _save(trainer: Trainer, folder: Path, config: RunConfig, base: Path, revision: str | None) -> None:

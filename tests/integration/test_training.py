@@ -201,9 +201,9 @@ def test_early_stopping_ends_a_run_that_gets_no_better(studio: Studio, tiny_llam
     assert view.status == "finished", view.message
     assert [evaluation.step for evaluation in view.state.evaluations] == [2, 4]
     assert view.state.metrics[-1].step == 4 < view.state.metrics[-1].total_steps
-    from ftapp.workers.train import _early_stopping
+    from ftapp.workers.arguments import early_stopping
 
-    [callback] = _early_stopping(config, view.folder / "checkpoints" / "checkpoint-4")
+    [callback] = early_stopping(config, view.folder / "checkpoints" / "checkpoint-4")
     assert callback.early_stopping_patience_counter == 1, "a resumed run goes on counting"
 
 
