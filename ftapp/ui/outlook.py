@@ -161,16 +161,14 @@ def _measured(config: RunConfig, longest: int, tokens: int) -> Measured:
 def _rows(studio: Studio, config: RunConfig) -> str:
     """How many rows would train and measure, and whether the two share any."""
     try:
-        found = studio.overlap(config.data, config.seed)
+        found, known = studio.overlap(config.data, config.seed), studio.measured_before(config)
     except FtappError as error:
         return edge.in_place(error)
     more = f"{found.eval_rows:,} held out to measure on" if found.eval_rows else "none held out"
     if found.shared_rows:
         more += f"; {found.shared_rows:,} left out, since their prompts are in both"
-    known = studio.measured_before(config)
-    return _figure("Rows", f"{found.train_rows:,} to train on", more) + (
-        markup.notice("warning", known) if known else ""
-    )
+    warning = markup.notice("warning", known) if known else ""
+    return _figure("Rows", f"{found.train_rows:,} to train on", more) + warning
 
 
 def _memory(studio: Studio, config: RunConfig, known: Measured) -> tuple[str, list[tuple[str, dict[str, Any], int]]]:
