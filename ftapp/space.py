@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Vo
 from huggingface_hub.errors import BucketNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 
 from ftapp.contract.errors import HubError, StorageError
-from ftapp.hub import told
+from ftapp.hub_errors import told
 
 ROOT = Path(__file__).parents[1]
 FILES = ("app.py", "ftapp", "requirements.txt", "Dockerfile", ".dockerignore", "LICENSE", "SECURITY.md")

@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, SpaceRuntime
 
 from ftapp.contract.errors import HubError, StorageError
-from ftapp.hub import told
+from ftapp.hub_errors import told
 from ftapp.processes.child import alive
 from ftapp.processes.scheduler import Scheduler
 from ftapp.store.files import write_whole

@@ -16,7 +16,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from ftapp.contract.errors import FtappError, HubError
 from ftapp.contract.publication import PublishConfig
-from ftapp.hub import status_of, told
+from ftapp.hub_errors import status_of, told
 from ftapp.workers.uploading import Upload, watched
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from ftapp.contract import events as ev
 from ftapp.contract.config import ModelConfig
 from ftapp.contract.errors import ModelError
 from ftapp.contract.models import licence_of
-from ftapp.hub import told
+from ftapp.hub_errors import told
 
 DEMO_MODEL = Path(__file__).parents[1] / "demo" / "model"
 WEIGHTS = "*.safetensors"
