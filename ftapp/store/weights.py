@@ -14,13 +14,24 @@ SAMPLES, SAMPLE_BYTES = 64, 4096
 """Of each file of weights, what is read to know it again: so many blocks spread evenly, each of so many bytes."""
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers loads a model's weights from; others may lie beside them."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    try:
+        return sorted(folder / name for name in set(orjson.loads(index.read_bytes())["weight_map"].values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return sorted(folder.glob("*.safetensors"))
+
+
 def fingerprint(folder: Path) -> str:
     """SHA-256 of the names and sizes of a model's weights, of their headers and samples: other weights give another.
 
     A change of a few weights in a large file may escape it; to read all of them would take as long as loading them.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as file:
@@ -50,7 +61,7 @@ def tensors(folder: Path) -> tuple[dict[str, tuple[int, ...]], int]:
     """Name → shape of every tensor in the folder's safetensors files, and their bytes; raises ModelError if none."""
     shapes: dict[str, tuple[int, ...]] = {}
     stored = 0
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         try:
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")

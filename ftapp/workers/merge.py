@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ftapp.contract.errors import ModelError
+from ftapp.store.weights import weight_files
 from ftapp.workers.shards import Shard, to_bytes
 
 Progress = Callable[[int, int], None]
@@ -33,9 +34,9 @@ def merge(base: Path, adapter: Path, out: Path, progress: Progress) -> None:
 
     W + s·B·A (arXiv:2106.09685, §4.1), with s = alpha/rank, or alpha/√rank for rsLoRA (arXiv:2312.03732).
     """
-    shards = [Shard(path) for path in sorted(base.glob("model*.safetensors"))]
+    shards = [Shard(path) for path in weight_files(base)]
     if not shards:
-        raise ModelError(f"{base.name} has no model*.safetensors files.", "Choose a base in safetensors format.")
+        raise ModelError(f"{base.name} has no .safetensors files.", "Choose a base in safetensors format.")
     config = json.loads((base / "config.json").read_text())
     if "quantization_config" in config:
         raise NotStreamable("the base is stored quantised")

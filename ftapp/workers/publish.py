@@ -16,6 +16,7 @@ from ftapp.settings import read_llama_cpp
 from ftapp.store import artifacts
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
+from ftapp.store.weights import weight_files
 from ftapp.workers import sources
 from ftapp.workers.gguf import convert
 from ftapp.workers.picture import draw_losses
@@ -143,7 +144,7 @@ class _Publication:
             else:
                 scratch.mkdir()
                 model, verified = scratch, self._merge(scratch)
-            self._check_disk(out, sum(path.stat().st_size for path in model.glob("*.safetensors")))
+            self._check_disk(out, sum(path.stat().st_size for path in weight_files(model)))
             target = out / gguf_file(self._config)
             convert(llama_cpp, model, target, kind, self._job.output, partial(self._progress, "converting"))
         finally:
@@ -176,7 +177,7 @@ class _Publication:
         from ftapp.workers.merge import NotStreamable, merge
 
         base, adapter = self._base(), self._run.folder / "adapter"
-        self._check_disk(out, sum(path.stat().st_size for path in base.glob("*.safetensors")))
+        self._check_disk(out, sum(path.stat().st_size for path in weight_files(base)))
         try:
             merge(base, adapter, out, lambda done, total: self._progress("merging", done, total))
         except NotStreamable as reason:

@@ -89,9 +89,8 @@ def _train(job: Job, say: Reporter) -> ev.Event:
         say.say(difference)
 
     folder, _ = sources.find_files(base.model_copy(update={"revision": revision}), token, say.say)
-    weights_hash = fingerprint(folder)
+    headers, weights_hash = model_in(folder), fingerprint(folder)
     before.check_weights(weights_hash, earlier)
-    headers = model_in(folder)
     fresh = earlier is None and before.checkpoint is None
     if fresh and (problem := target_problem(headers.groups, config.method, headers.facts)):
         raise refusal({TARGETS: problem})

@@ -23,7 +23,7 @@ from ftapp.contract.memory import (
     verdict,
 )
 from ftapp.contract.parameters import Architecture, Parameters, count_parameters, weights
-from ftapp.store.weights import tensors
+from ftapp.store.weights import fingerprint, tensors
 from ftapp.ui import outlook
 
 SHAPES = {
@@ -65,6 +65,24 @@ def test_shapes_are_read_from_every_shard(tmp_path: Path) -> None:
         header = {"__metadata__": {"format": "pt"}, name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}
         write(tmp_path / f"model-{number}.safetensors", json.dumps(header).encode())
     assert tensors(tmp_path) == (SHAPES, 0)
+
+
+def test_only_the_files_that_transformers_loads_count(tmp_path: Path) -> None:
+    def stored(file: str, name: str) -> None:
+        header = {name: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+        write(tmp_path / file, json.dumps(header).encode())
+
+    stored("model-1.safetensors", "a")
+    stored("consolidated.safetensors", "b")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+    before = fingerprint(tmp_path)
+    assert tensors(tmp_path) == ({"a": (2,)}, 8)
+    stored("consolidated.safetensors", "c")
+    assert fingerprint(tmp_path) == before
+    stored("model-1.safetensors", "A")
+    assert fingerprint(tmp_path) != before
+    stored("model.safetensors", "d")
+    assert tensors(tmp_path) == ({"d": (2,)}, 8)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 8, b"\x04" + b"\0" * 7 + b"nope", b"\x02" + b"\0" * 7 + b"[]"])
