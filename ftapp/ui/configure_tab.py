@@ -146,7 +146,7 @@ def _adapters(studio: Studio) -> Any:
     """The runs whose adapter another run may go on from."""
     ended = [row for row in studio.history() if row.status in ("finished", "stopped")]
     names = [row.name for row in ended if row.method in ("lora", "qlora")]
-    return gr.update(choices=[("none: begin with the base model", ""), *names])
+    return gr.update(choices=[("a new adapter", ""), *names])
 
 
 def check(studio: Studio, shown: dict[str, str], *values: form.Value) -> list[Any]:

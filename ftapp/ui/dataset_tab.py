@@ -123,7 +123,7 @@ def choices(studio: Studio, first: bool = False) -> Any:
 
 def optional_choices(studio: Studio) -> Any:
     """The list of datasets for a Dropdown that may stay empty."""
-    return gr.update(choices=[("none: a share of the rows", ""), *_named(studio)])
+    return gr.update(choices=[("a share of the rows", ""), *_named(studio)])
 
 
 def _named(studio: Studio) -> list[tuple[str, str]]:

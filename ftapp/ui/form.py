@@ -103,7 +103,7 @@ def _field(name: str, info: FieldInfo, options: list[Any]) -> Field | None:
     return Field(
         name=name,
         title=info.title or "",
-        description=info.description or "",
+        description=" ".join((info.description or "").split()),
         kind=kind,
         default=None if info.is_required() else to_value(info.get_default(), kind),
         choices=literals if kind == "choice" else (),
