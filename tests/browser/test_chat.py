@@ -1,6 +1,7 @@
 """The Chat tab as a person uses it: two answers that grow side by side, and a correction that becomes a row."""
 
 import json
+import shutil
 from pathlib import Path
 
 import psutil
@@ -45,18 +46,33 @@ def studio(served: Served) -> Studio:
     return Studio(Settings(served.home, "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
 
 
-@pytest.fixture
-def run(studio: Studio, tmp_path: Path) -> str:
-    """A finished run of a tiny model, made below the page."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A home with a finished run of a tiny model, and the run's name."""
     from tests.models import make
 
-    base = make("llama", tmp_path / "tiny")
+    folder = tmp_path_factory.mktemp("made")
+    base = make("llama", folder / "tiny")
     values = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**values, "max_position_embeddings": 10_000}))  # for long answers
-    config = config_for(studio, base, tmp_path / "rows", duration={"max_steps": 4})
+    studio = Studio(Settings(folder / "home", "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
+    config = config_for(studio, base, folder / "rows", duration={"max_steps": 4})
     view = finish(studio, studio.start_training(config))
     assert view.status == "finished", view.message
-    return view.name
+    return studio.folder, view.name
+
+
+@pytest.fixture
+def run(made: tuple[Path, str], studio: Studio) -> str:
+    """That run as one of the served app, put there below the page."""
+    folder, name = made
+    for path in (folder / "runs" / name, *(folder / "datasets").iterdir()):
+        place = studio.folder / path.parent.name
+        if not path.name.startswith(".") and not (place / path.name).exists():
+            place.mkdir(parents=True, exist_ok=True)
+            # the app sees it whole or not at all
+            shutil.copytree(path, place / f".{path.name}.new").rename(place / path.name)
+    return name
 
 
 def exchange(page: Page, number: int) -> Locator:
