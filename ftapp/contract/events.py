@@ -174,7 +174,7 @@ class Stopped(_Event):
     artifact: str | None = None
     """Folder of what was saved, if anything was."""
     best_step: int | None = None
-    """The step whose weights were kept, if it is not the last."""
+    """The step whose weights were kept, if the best is."""
 
 
 class Failed(_Event):

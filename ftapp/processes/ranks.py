@@ -1,4 +1,9 @@
-"""python -m ftapp.processes.ranks COUNT VERB JOB_DIR: workers that train together begin together and end together."""
+"""python -m ftapp.processes.ranks COUNT VERB JOB_DIR: workers that train together begin together and end together.
+
+They get the variables that `accelerate launch` sets, so that accelerate works in them unchanged. That launcher itself
+is not used: here a stop must reach each of them with time to save, none may outlive the others or this process, and
+the run has to say which of them ended and by what.
+"""
 
 import ctypes
 import os

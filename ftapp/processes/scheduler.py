@@ -158,7 +158,7 @@ class Scheduler:
     def _limit(self, job: Job) -> None:
         """Stop what has been at work for longer than may be."""
         most, process = self._settings.max_run_seconds, job.process()
-        if most is not None and process and time.time() - process.created > most and not job.stop_requested:
+        if most is not None and process and time.time() - process.created > most and job.end_requested is None:
             job.request_stop(f"It was at work for {most / 3600:g} hours, the most that is allowed here.")
 
     def end_overdue(self, job: Job) -> None:

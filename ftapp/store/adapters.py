@@ -27,21 +27,27 @@ def lineage(config: RunConfig, runs: Path) -> list[Job]:
         if job.name in [one.name for one in found]:
             break
         found.append(job)
-        config = job.run_config()
+        try:
+            config = job.run_config()
+        except JobError:  # of another version: nobody can tell what came before
+            break
     return found
 
 
 def measured_before(store: StoredDatasets, config: RunConfig, runs: Path) -> str:
     """What to know where a run measures on rows that its adapter was trained on before; empty if it does not."""
-    earlier = [job.run_config() for job in lineage(config, runs)]
+    earlier = [job.run_config() for job in lineage(config, runs) if job.unreadable is None]
+    if not earlier:
+        return ""
     count = store.trained_before(config.data, config.seed, [(one.data, one.seed) for one in earlier])
     if not count:
         return ""
-    last = earlier[0]
-    return (
-        f"The adapter was trained on {count:,} of the held-out rows before: their loss says too little. Take its seed "
-        f"({last.seed}) and held-out share ({last.data.eval_fraction:g}), or a held-out dataset of its own."
-    )
+    told = f"The adapter was trained on {count:,} of the held-out rows before: their loss says too little."
+    splits = {(one.data.dataset, one.data.eval_dataset, one.data.eval_fraction, one.seed) for one in earlier}
+    dataset, apart, share, seed = splits.pop()
+    if splits or apart or not share or (config.data.dataset, config.data.eval_dataset) != (dataset, None):
+        return f"{told} Choose a held-out dataset of other rows."
+    return f"{told} Take its seed ({seed}) and held-out share ({share:g}), or a held-out dataset of other rows."
 
 
 def disagreements(config: RunConfig, earlier: Job) -> dict[str, str]:

@@ -26,6 +26,12 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
+def best_step(checkpoint: Path) -> int | None:
+    """The step with the lowest held-out loss until then; None if nothing was measured. Of a whole checkpoint."""
+    found = json.loads((checkpoint / "trainer_state.json").read_bytes()).get("best_global_step")
+    return found if isinstance(found, int) else None
+
+
 def is_whole(checkpoint: Path) -> bool:
     """Whether weights, optimizer and state are there, none of them cut short, and the last loss was a number."""
     try:

@@ -141,7 +141,9 @@ class Summaries:
             if names is not None:
                 self._known = {name: summary for name, summary in self._known.items() if name in names}
             try:
-                write_whole(self._path, _table.dump_json(self._known))
+                # one whose config could not be read is looked at again by the next version
+                kept = {name: summary for name, summary in self._known.items() if summary.row.method}
+                write_whole(self._path, _table.dump_json(kept))
             except StorageError:
                 pass  # it is only a shortcut
             self._changed = False

@@ -82,13 +82,19 @@ def address_of(request: Request, behind_proxy: bool) -> str:
 
     What stands before that in the header, anybody may have written. Of IPv6 a whole network counts as one.
     """
-    client = request.client.host if request.client else ""
     hops = ",".join(request.headers.getlist("x-forwarded-for")).split(",") if behind_proxy else []
     for hop in reversed(hops):
         try:
-            address = ipaddress.ip_address(hop.strip())
+            if ipaddress.ip_address(hop.strip()).is_global:
+                return _network(hop.strip())
         except ValueError:
             continue
-        if address.is_global:
-            return str(address) if address.version == 4 else str(ipaddress.IPv6Network((int(address), 64), False))
-    return client
+    return _network(request.client.host if request.client else "")
+
+
+def _network(address: str) -> str:
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return address if known.version == 4 else str(ipaddress.IPv6Network((int(known), 64), False))

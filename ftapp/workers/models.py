@@ -136,7 +136,7 @@ def new_adapter(base: PreTrainedModel, method: AdapterConfig) -> PeftModel:
             f"An adapter for {method.target_modules} cannot be made: {first_line(error)}.",
             "Choose other target modules.",
         ) from error
-    thin = [n for n, p in model.named_parameters() if "lora_A" in n and p.shape[0] != method.rank]
+    thin = [n for n, p in model.named_parameters() if "lora_A" in n and p.shape[0] < method.rank]
     if thin:
         raise ModelError(
             f"{thin[0]} is too small for {method.init} at rank {method.rank}.", "Lower the rank, or choose default."

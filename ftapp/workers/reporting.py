@@ -48,7 +48,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._saved_at = time.monotonic()
         self._saving_takes = 0.0
         self._asked_at: float | None = None
-        self.stopped = False
+        self.stopped = self.unplanned = False
         signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def _on_sigterm(self, *_: object) -> None:
@@ -74,14 +74,16 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         stop, hurry, save = self._agreed(args, self._stop_is_asked(), self._terminated, self._checkpoint_is_old())
         if save:
             control.should_save = True
+        last = state.global_step >= state.max_steps
+        due = args.eval_strategy != "no" and (control.should_evaluate or last)
         if stop:
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True
+            self.unplanned = not due
             # the last weights are measured too, or an earlier checkpoint would be kept unasked
-            control.should_evaluate = args.load_best_model_at_end and not hurry
-        elif state.global_step >= state.max_steps and args.eval_strategy != "no":
-            control.should_evaluate = True
+            due = not hurry and (due or args.load_best_model_at_end)
+        control.should_evaluate = due
         if control.should_save:
             control.should_log = True  # whether a checkpoint can be gone on from is told by its last loss
         return control

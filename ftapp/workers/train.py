@@ -21,7 +21,7 @@ from ftapp.contract.memory import AUTO_LENGTH_LIMIT, CONTEXT, Machine, estimate,
 from ftapp.contract.parameters import target_problem
 from ftapp.contract.refusals import refusal
 from ftapp.store.adapters import adapter_folder, disagreements, measured_before, pinned_revision
-from ftapp.store.checkpoints import last_whole, step_of
+from ftapp.store.checkpoints import best_step, last_whole, step_of
 from ftapp.store.datasets import DatasetStore
 from ftapp.store.eventlog import EventLog
 from ftapp.store.jobs import Job
@@ -48,7 +48,8 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
     except StopAsked:
         before = last_whole(job.folder / "checkpoints")
         kept = next((name for name in ("adapter", "model") if (job.folder / name).is_dir()), None)
-        return ev.Stopped(step=step_of(before) if before else 0, artifact=kept)
+        best = best_step(before) if before and kept and job.run_config().evaluation.keep_best else None
+        return ev.Stopped(step=step_of(before) if before else 0, artifact=kept, best_step=best)
 
 
 def _train(job: Job, say: Reporter) -> ev.Event:
@@ -164,10 +165,10 @@ def _train(job: Job, say: Reporter) -> ev.Event:
         for left in ("tokens", INITIAL):
             shutil.rmtree(job.folder / left, ignore_errors=True)
     best = trainer.state.best_model_checkpoint if arguments.load_best_model_at_end else None
-    best_step = int(best.rsplit("-", 1)[1]) if best else None
+    kept = step_of(Path(best)) if best else None
     if say.stopped:
-        return ev.Stopped(step=trainer.state.global_step, artifact=artifact, best_step=best_step)
-    return ev.Finished(artifact=artifact, best_step=best_step)
+        return ev.Stopped(step=trainer.state.global_step, artifact=artifact, best_step=kept)
+    return ev.Finished(artifact=artifact, best_step=kept)
 
 
 def _pinned(config: RunConfig, earlier: Job) -> ModelConfig:
@@ -209,7 +210,8 @@ def _trainable(base: PreTrainedModel, job: Job, config: RunConfig, earlier: Job 
 def _adapted(model: Any) -> dict[str, str]:
     """What `method.target_modules` came to: how many layers of each name have an adapter; empty without one."""
     names = [name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
-    counts = ", ".join(f"{count} {name}" for name, count in Counter(names).items())
+    # of two adapted tensors of one module PEFT wraps one around the other
+    counts = ", ".join(f"{count} {name}" for name, count in Counter(names).items() if name != "base_layer")
     return {"method.target_modules": counts} if counts else {}
 
 

@@ -36,7 +36,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             batches = self.get_eval_dataloader()
             for batch in batches:
                 inputs = self._prepare_inputs(batch)
-                self._forget_repeated(inputs)
+                self._forget_repeated(inputs, len(self._rows.held_out or ()), self.args.eval_batch_size)
                 tokens = int((inputs["labels"][:, 1:] != IGNORED).sum())
                 with self.compute_loss_context_manager():
                     loss = self.compute_loss(self.model, inputs)
@@ -49,6 +49,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
                 self._answer()
         self.model.train(was_training)
         if not whole:
+            self._say.pause(time.monotonic() - began)
+            self._say.say(ev.Phase(name="training"))
             self._say.say(ev.Note(message=f"The measurement at step {self.state.global_step} was broken off."))
             return {f"{metric_key_prefix}_loss": math.nan}  # which is never the best
         if self.args.world_size > 1:
@@ -66,23 +68,24 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         metrics = {f"{metric_key_prefix}_loss": loss}
         self._metrics["eval"].clear()
         self.log(metrics)
-        if not self._say.stopped:  # one more than the run would have had: early stopping must not count it
+        if not self._say.unplanned:  # one more than the run would have had: early stopping must not count it
             self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         if batch_samples:
-            self._forget_repeated(batch_samples[-1])
+            self._forget_repeated(batch_samples[-1], len(self._rows.lengths), self.args.train_batch_size)
         return super()._get_num_items_in_batch(batch_samples, device)
 
-    def _forget_repeated(self, inputs: dict[str, Any]) -> None:
-        """Rows that fill up an epoch's last batch so that every rank has as many: they have been there already."""
-        state = self.accelerator.gradient_state
-        if self.args.world_size == 1 or not state.end_of_dataloader or state.remainder <= 0:
+    def _forget_repeated(self, inputs: dict[str, Any], count: int, size: int) -> None:
+        """Rows that fill up the last batch of `count` rows so that every rank has `size`: they were there already."""
+        # accelerate knows the remainder, too, but not where it has skipped batches for a resume
+        remainder = count % (size * self.args.world_size)
+        if self.args.world_size == 1 or not self.accelerator.gradient_state.end_of_dataloader or not remainder:
             return
         labels, starts = inputs["labels"], inputs.get("cu_seq_lens_q")  # the latter where rows are laid end to end
         rows = labels.shape[0] if starts is None else len(starts) - 1
-        mine = max(0, state.remainder - self.args.process_index * rows)
+        mine = max(0, remainder - self.args.process_index * rows)
         if mine < rows:
             labels[(slice(mine, None),) if starts is None else (slice(None), slice(int(starts[mine]), None))] = IGNORED
 

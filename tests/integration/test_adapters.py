@@ -110,6 +110,10 @@ def test_a_run_goes_on_from_the_adapter_of_another(trained: Trained, tmp_path: P
     assert "seed (42) and held-out share (0.1)" in told
     further = other.model_copy(update={"model": config.model.model_copy(update={"adapter": view.name})})
     assert studio.measured_before(further) == told, "what the run before it was trained on counts, too"
+    data = config.data.model_copy(update={"eval_dataset": config.data.dataset})
+    apart = studio.measured_before(config.model_copy(update={"data": data}))
+    assert apart.endswith("Choose a held-out dataset of other rows.")
+    assert "seed" not in apart
     adapted = load(trained.base, view.folder / "adapter")
     assert loss_of(adapted, view, trained.base) == pytest.approx(best(view), rel=1e-4)
 

@@ -133,6 +133,14 @@ def test_a_stop_leaves_a_measurement_a_minute(reporter: Reporter, tmp_path: Path
     control = stops()
     assert (control.should_training_stop, control.should_save, control.should_evaluate) == (True, True, True)
     assert control.should_log, "its last loss tells whether a checkpoint can be gone on from"
+    assert reporter.unplanned
+    args.load_best_model_at_end = False
+    assert not stops().should_evaluate, "nobody would look at it"
+    due = TrainerControl(should_evaluate=True)
+    reporter.on_step_end(args, TrainerState(global_step=7, max_steps=9), due)
+    assert due.should_evaluate, "it was due anyway"
+    assert not reporter.unplanned
+    args.load_best_model_at_end = True
     reporter._asked_at = (reporter._asked_at or 0.0) - MEASURING_SECONDS
     assert reporter.measuring_must_end(args)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -13,9 +13,11 @@ import pytest
 from ftapp.contract import events as ev
 from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.contract.publication import PublishConfig
+from ftapp.store.checkpoints import best_step, last_whole
 from ftapp.studio import Studio
 from ftapp.views import JobView
 from tests.integration.conftest import Trained
+from tests.models import make
 from tests.running import config_for, finish, wait_for, wait_for_step
 
 LONG = {"duration": {"epochs": 500}, "evaluation": {"steps": 10}}
@@ -66,6 +68,18 @@ def test_activations_that_are_computed_again_change_nothing(trained: Trained, tm
     assert losses(view) == pytest.approx(losses(alone), rel=1e-4)
 
 
+def test_experts_get_an_adapter_too(studio: Studio, tmp_path: Path) -> None:
+    config = config_for(studio, make("mixtral", tmp_path / "mixtral"), tmp_path, duration={"max_steps": 4})
+    view = finish(studio, studio.start_training(config))
+    assert view.status == "finished", (view.message, view.hint)
+    told = view.state.resolved
+    assert told
+    assert told.trainable_parameters == studio.parameters(config.model, config.method).trainable
+    assert "2 experts" in told.values["method.target_modules"]
+    assert "base_layer" not in told.values["method.target_modules"]
+    assert losses(view)[-1] < losses(view)[0]
+
+
 @pytest.mark.parametrize("method", ["qlora", "full"])
 def test_qlora_and_full_learn(studio: Studio, tiny_llama: Path, tmp_path: Path, method: str) -> None:
     view = finish(studio, studio.start_training(config_for(studio, tiny_llama, tmp_path, method)))
@@ -98,7 +112,7 @@ def test_stop_saves_an_adapter_that_loads(studio: Studio, tiny_llama: Path, tmp_
     # the last weights were measured like the others, and the best of all are kept
     best = min(view.state.evaluations, key=lambda evaluation: evaluation.loss)
     assert view.state.evaluations[-1].step == view.state.end.step
-    assert view.state.end.best_step == best.step
+    assert view.state.end.best_step == best.step == best_step(last_whole(view.folder / "checkpoints"))
     kept = view.folder / "checkpoints" / f"checkpoint-{best.step}" / "adapter_model.safetensors"
     saved = load_file(view.folder / "adapter" / "adapter_model.safetensors")
     assert {name: tensor.tolist() for name, tensor in load_file(kept).items()} == {

@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ftapp.settings import read_settings
 from ftapp.ui.gate import MAX_BODY, PAGES, WRONG_PASSWORDS, Gate
 from ftapp.ui.ledgers import MINUTE, MOST_AT_ONCE, Rate
+from ftapp.ui.requests import address_of
 
 T = TypeVar("T")
 
@@ -112,6 +113,14 @@ def test_a_password_is_asked_of_everybody_for_everything() -> None:
     for broken in ("Basic", "Basic ???", "Bearer x", "Basic cMOkc3M"):
         assert ask(gate, "GET", "/", headers={"Authorization": broken}).status_code == 401
     assert ask(gate, "GET", "/health").text == "ok"
+
+
+@pytest.mark.parametrize(
+    ("client", "counted"), [("192.0.2.7", "192.0.2.7"), ("2001:db8::1:7", "2001:db8::/64"), ("", ""), ("pipe", "pipe")]
+)
+def test_a_whole_network_of_ipv6_counts_as_one(client: str, counted: str) -> None:
+    request = Request({"type": "http", "headers": [], "client": (client, 1)})
+    assert address_of(request, behind_proxy=False) == counted
 
 
 def test_passwords_cannot_be_guessed_at_will(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,9 @@ def test_a_run_whose_config_cannot_be_read_is_listed_says_why_and_can_be_deleted
         assert [waiting.job.name for waiting in one.scheduler.queue()] == [last.name]
         with pytest.raises(JobError, match="cannot be read"):
             one.compare([last.name, broken.name])
+    config = last.folder / "config.json"
+    (finished.folder / "config.json").write_bytes(config.read_bytes())  # as a version that can read it would
+    assert {row.name for row in restarted().history() if row.method} == {last.name, finished.name}
     for job in (finished, broken, stopped):
         studio.delete_run(job.name)
     assert [row.name for row in studio.history()] == [last.name]

@@ -172,8 +172,8 @@ def test_a_run_that_does_not_stop_is_ended_though_nobody_looks(tmp_path: Path, s
     hung.request_stop()
     scheduler_of(tmp_path, stop_grace_seconds=60.0).tick()
     assert alive(hung.process())
-    time.sleep(1.1)
-    scheduler_of(tmp_path, stop_grace_seconds=1.0).tick()  # another process: the app was started anew
+    os.utime(hung.folder / "stop", (1000, 1000))
+    scheduler_of(tmp_path).tick()  # another process: the app was started anew
     assert not alive(hung.process())
     scheduler_of(tmp_path).tick()
     assert behind.process()
@@ -190,6 +190,8 @@ def test_so_is_one_that_has_ended_and_does_not_go_though_it_is_to_be_resumed(
     log.append(ev.Started(pid=process.pid, process_created=process.created))
     log.append(ev.Stopped(step=3))
     hung.request_resume()
+    scheduler_of(tmp_path, max_run_seconds=0.0001).tick()
+    assert not hung.stop_requested, "the time limit is for what is at work, not for what is over"
     os.utime(hung.folder / "resume", (1000, 1000))
     assert hung.status(True) == "stopping"
     scheduler_of(tmp_path).tick()
@@ -204,7 +206,7 @@ def test_so_is_an_evaluation(tmp_path: Path, stores: list[JobStore]) -> None:
     scheduler.tick()
     assert alive(evaluation.process()), "nobody asked it to stop"
     evaluation.request_stop()
-    time.sleep(0.05)
+    os.utime(evaluation.folder / "stop", (1000, 1000))
     scheduler.tick()
     assert not alive(evaluation.process())
 
