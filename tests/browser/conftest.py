@@ -137,28 +137,28 @@ def page(browser: Browser, served: Served, request: pytest.FixtureRequest, hub: 
     assert "Traceback" not in served.log
 
 
-STREAMS: dict[Page, set[Request]] = {}
-"""The streams by which each page hears of its events; Gradio opens one for an event, and closes it after the last."""
+UNDER_WAY: dict[Page, set[Request]] = {}
+"""What each page has asked for that is not answered whole: its events, each by a stream, and parts of the page."""
 
 
 def settled(page: Page) -> None:
     """Wait until nothing that was begun on the page is under way: what comes late would undo what is done next."""
     quiet, ending = 0, time.monotonic() + 60
     while quiet < 6:
-        assert time.monotonic() < ending, "the page does not come to rest"
+        assert time.monotonic() < ending, f"the page does not come to rest: {[one.url[:200] for one in UNDER_WAY[page]]}"
         page.wait_for_timeout(50)
-        quiet = 0 if STREAMS[page] else quiet + 1
+        quiet = 0 if UNDER_WAY[page] else quiet + 1
 
 
 def _follow(page: Page) -> None:
-    streams = STREAMS[page] = set[Request]()
+    asked = UNDER_WAY[page] = set[Request]()
 
     def begun(request: Request) -> None:
-        if "/gradio_api/queue/data" in request.url:
-            streams.add(request)
+        if "/heartbeat/" not in request.url:  # which lasts as long as the page
+            asked.add(request)
 
     def ended(request: Request) -> None:
-        streams.discard(request)
+        asked.discard(request)
 
     page.on("request", begun)
     page.on("requestfinished", ended)

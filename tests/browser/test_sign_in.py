@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Served, serve
+from tests.browser.conftest import Served, serve, settled
 from tests.hub.fixture import Hub
 from tests.hub.openid_routes import CLIENT_ID, CLIENT_SECRET
 
@@ -68,6 +68,7 @@ def test_people_sign_in_and_each_has_a_place_of_their_own(page: Page, browser: B
     page.get_by_role("button", name="Sign out").click()
     expect(account).to_contain_text("A demo to look at")
     expect(page.locator("#dataset-list")).not_to_contain_text("pasted")
+    settled(page)
     served.kill()
     served.start()
     page.goto(served.url)

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from ftapp.contract import events as ev
+from ftapp.processes.child import alive
 from ftapp.settings import read_settings
 from ftapp.studio import Studio
 from ftapp.views import RunView
@@ -75,3 +76,25 @@ def test_when_one_is_killed_all_end(pair: Studio, tiny_llama: Path, tmp_path: Pa
     view = finish(pair, run)
     assert (view.status, view.kind) == ("failed", "process")
     assert "Process 2 of the 2 that train together was ended by SIGKILL" in view.message
+
+
+def test_two_ranks_that_were_stopped_go_on_as_if_they_had_not_been(
+    pair: Studio, tiny_llama: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    changes = {"duration": {"max_steps": 60, "epochs": 500}, "evaluation": {"steps": 30, "keep_best": False}}
+    run = pair.start_training(config_for(pair, tiny_llama, tmp_path, **changes))
+    wait_for_step(pair, run, 3)
+    pair.stop(run)
+    stopped = finish(pair, run).state.end
+    assert isinstance(stopped, ev.Stopped)
+    assert 3 <= stopped.step < 60
+    wait_for(lambda: not alive(pair.run(run).job.process()), "its processes have ended", 60)
+    pair.resume(run)
+    alone = Studio(replace(pair.settings, home=tmp_path_factory.mktemp("alone"), devices=1))
+    other = finish(alone, alone.start_training(config_for(alone, tiny_llama, tmp_path / "alone", **changes)))
+    view = finish(pair, run)
+    assert (view.status, other.status) == ("finished", "finished"), view.message
+    assert view.state.resolved
+    assert view.state.resolved.start_step == stopped.step
+    told = [metrics.loss for metrics in view.state.metrics]
+    assert told == pytest.approx([metrics.loss for metrics in other.state.metrics], rel=1e-5)
