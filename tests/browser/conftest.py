@@ -145,7 +145,7 @@ def settled(page: Page) -> None:
     """Wait until nothing that was begun on the page is under way: what comes late would undo what is done next."""
     quiet, ending = 0, time.monotonic() + 60
     while quiet < 6:
-        assert time.monotonic() < ending, f"the page does not come to rest: {[one.url[:200] for one in UNDER_WAY[page]]}"
+        assert time.monotonic() < ending, f"the page does not come to rest: {[one.url[:99] for one in UNDER_WAY[page]]}"
         page.wait_for_timeout(50)
         quiet = 0 if UNDER_WAY[page] else quiet + 1
 
