@@ -141,11 +141,13 @@ UNDER_WAY: dict[Page, set[Request]] = {}
 """What each page has asked for that is not answered whole: its events, each by a stream, and parts of the page."""
 
 
-def settled(page: Page) -> None:
-    """Wait until nothing that was begun on the page is under way: what comes late would undo what is done next."""
-    quiet, ending = 0, time.monotonic() + 60
-    while quiet < 6:
-        assert time.monotonic() < ending, f"the page does not come to rest: {[one.url[:99] for one in UNDER_WAY[page]]}"
+def settled(page: Page, seconds: float = 20) -> None:
+    """Wait until nothing that was begun on the page is under way: what comes late would undo what is done next.
+
+    A page that asks again and again does not come to rest; what is expected of it then has to wait for itself.
+    """
+    quiet, ending = 0, time.monotonic() + seconds
+    while quiet < 6 and time.monotonic() < ending:
         page.wait_for_timeout(50)
         quiet = 0 if UNDER_WAY[page] else quiet + 1
 
