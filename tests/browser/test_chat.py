@@ -110,7 +110,7 @@ def test_base_and_tuned_answer_side_by_side_and_a_correction_becomes_a_row(
     expect(page.locator("#chat-run input")).to_have_value(run)
     set_field(page, "max-new-tokens", "nonsense")
     expect(page.locator("#chat-max-new-tokens")).to_contain_text("must be a whole number")
-    set_field(page, "max-new-tokens", "150")
+    set_field(page, "max-new-tokens", "800")  # long enough to be seen growing
 
     # growing at the same time: at one moment both have text and neither its figures
     ask(page, "What is 3 plus 4?")
