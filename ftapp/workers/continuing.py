@@ -9,7 +9,7 @@ import numpy
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import ModelConfig
-from ftapp.contract.errors import DatasetError, ModelError
+from ftapp.contract.errors import DatasetError, FtappError, ModelError
 from ftapp.store.checkpoints import all_checkpoints, last_whole, step_of
 from ftapp.store.jobs import Job
 from ftapp.workers.tokens import TokenRow
@@ -42,30 +42,15 @@ class Before:
 
     def check(self, template_hash: str, data_hash: str) -> list[ev.Note]:
         """What differs but does no harm; raises ModelError or DatasetError if it would be another run."""
-        before = self._resolved
-        if before and before.template_hash and before.template_hash != template_hash:
-            raise ModelError(
-                f"The model's chat template has changed since this run began ({_short(before.template_hash)} then, "
-                f"{_short(template_hash)} now): it would go on as another run.",
-                NEW_RUN,
-            )
-        if before and before.data_hash and before.data_hash != data_hash:
-            raise DatasetError(
-                f"The rows have changed since this run began ({_short(before.data_hash)} then, "
-                f"{_short(data_hash)} now): it would go on as another run.",
-                NEW_RUN,
-            )
+        if before := self._resolved:
+            _refuse_other("model's chat template has", before.template_hash, template_hash, ModelError)
+            _refuse_other("rows have", before.data_hash, data_hash, DatasetError)
         return _differences(self._started, self._now) if self._started and self._now else []
 
     def check_weights(self, weights_hash: str, earlier: Job | None) -> None:
         """Raises ModelError if the base's weights are not those that this run, or the adapter it goes on from, had."""
-        before = self._resolved
-        if before and before.weights_hash and before.weights_hash != weights_hash:
-            raise ModelError(
-                f"The base model's weights have changed since this run began ({_short(before.weights_hash)} then, "
-                f"{_short(weights_hash)} now): it would go on as another run.",
-                NEW_RUN,
-            )
+        if before := self._resolved:
+            _refuse_other("base model's weights have", before.weights_hash, weights_hash, ModelError)
         trained = earlier.refresh().resolved if earlier else None
         if earlier and trained and trained.weights_hash and trained.weights_hash != weights_hash:
             raise ModelError(
@@ -73,6 +58,16 @@ class Before:
                 f"({_short(trained.weights_hash)} then, {_short(weights_hash)} now).",
                 "Put the weights of then back, or start a new adapter.",
             )
+
+
+def _refuse_other(what: str, then: str, now: str, error: type[FtappError]) -> None:
+    """Raise the error if that is known and another now."""
+    if then and then != now:
+        raise error(
+            f"The {what} changed since this run began ({_short(then)} then, {_short(now)} now): it would go on as "
+            "another run.",
+            NEW_RUN,
+        )
 
 
 def _differences(then: ev.Started, now: ev.Started) -> list[ev.Note]:
