@@ -94,6 +94,7 @@ def _wait(job: Job, go_on: Progress, total: int) -> None:
         state = job.refresh()
         if state.phase and state.phase.total:
             done, total = state.phase.done or 0, state.phase.total
+        go_on(done, total)  # before the end, so that a check that ends at once has been heard of, too
         match state.end:
             case ev.Finished():
                 return
@@ -103,7 +104,6 @@ def _wait(job: Job, go_on: Progress, total: int) -> None:
             raise JobError(
                 "The check ended unexpectedly.", f"Was there enough memory? {job.log_tail(500)[-300:]}".strip()
             )
-        go_on(done, total)
         time.sleep(POLL_SECONDS)
 
 

@@ -46,7 +46,7 @@ def test_a_large_file_is_checked_elsewhere_and_says_the_same(studio: Studio, tmp
     assert (info.report.rows, info.report.valid, info.report.problem_count) == (25_003, 25_000, 3)
     assert [p.row for p in info.report.problems] == [p.line for p in info.report.problems] == [25_001, 25_002, 25_003]
     assert heard == sorted(heard)
-    assert len({done for done, _ in heard}) > 2
+    assert any(0 < done < total for done, total in heard)
     assert {total for _, total in heard} <= {1, path.stat().st_size}
     lines = [example.line for example in studio.examples(info.id, 24_990, 100)]
     assert lines == list(range(24_991, 25_001))
