@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ftapp.arrivals import Arrivals
 from ftapp.contract.base import Contract
 from ftapp.contract.errors import JobError
-from ftapp.library import Library
 from ftapp.people import Person, acts
 from ftapp.processes.child import alive
 from ftapp.processes.scheduler import Scheduler
@@ -46,7 +46,7 @@ class QueueEntry(Contract):
     """Its owner's name for it; empty if there is none, or if it is another user's."""
 
 
-class History(Library):
+class History(Arrivals):
     """The runs of one user, and their places in the queue of all users."""
 
     def __init__(self, settings: Settings, person: Person, scheduler: Scheduler) -> None:

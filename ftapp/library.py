@@ -1,39 +1,34 @@
 """What a user can do with datasets, one short method per verb; a Studio is one of these."""
 
-import os
-import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ftapp.contract.config import DataConfig
-from ftapp.contract.errors import DatasetError, EncodingNeeded, JobError, LimitReached, MappingNeeded, StorageError
+from ftapp.contract.errors import DatasetError, JobError, LimitReached, StorageError
 from ftapp.contract.examples import Example
-from ftapp.contract.report import CheckRequest, DatasetInfo, Edit, HubSource, Overlap, Reading, Report, SourceFile
+from ftapp.contract.report import CheckRequest, DatasetInfo, Edit, Overlap, Reading, Report, SourceFile
 from ftapp.contract.turns import is_whole
-from ftapp.hub import Hub, HubDataset
-from ftapp.people import Person, acts, in_turn
+from ftapp.people import Person, acts
 from ftapp.processes.checking import Checker
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import Settings
 from ftapp.store.building import Progress
 from ftapp.store.datasets import DatasetStore
 from ftapp.store.exports import Kind
-from ftapp.store.files import abandoned, bytes_in, workplace
+from ftapp.store.files import bytes_in
 from ftapp.store.previews import Preview, preview
 from ftapp.store.readers import shown_name
-from ftapp.store.uploads import Upload, Uploads
 from ftapp.store.volume import Kind as KeptKind
 from ftapp.store.volume import mark_deleted
 
 DEMO = "demo"
-DOWNLOAD = ".hub-"
 DEMO_FOLDER = Path(__file__).parent / "demo"
 AS_IT_IS = Reading()
 
 
-def _quiet(_: int, __: int) -> None:
+def quiet(_: int, __: int) -> None:
     """No progress."""
 
 
@@ -48,7 +43,6 @@ class Library:
         self.turn = threading.RLock()
         """Held by the verbs that are `in_turn`."""
         self._checker = Checker(self.folder / "datasets")
-        self._uploads = Uploads(self.folder / "uploads")
         self._datasets = DatasetStore(
             self.folder / "datasets", settings.max_unpacked_bytes, self._checker.build, settings.max_rows
         )
@@ -57,7 +51,7 @@ class Library:
     def check_files(
         self,
         files: Sequence[tuple[Path, str]],
-        progress: Progress = _quiet,
+        progress: Progress = quiet,
         reading: Reading = AS_IT_IS,
         edits: Sequence[Edit] = (),
     ) -> Report:
@@ -77,7 +71,7 @@ class Library:
     def look_at_files(
         self,
         files: Sequence[tuple[Path, str]],
-        progress: Progress = _quiet,
+        progress: Progress = quiet,
         reading: Reading = AS_IT_IS,
         edits: Sequence[Edit] = (),
         id: str = "looked-at",
@@ -92,7 +86,7 @@ class Library:
         self,
         path: Path,
         filename: str,
-        progress: Progress = _quiet,
+        progress: Progress = quiet,
         reading: Reading = AS_IT_IS,
         edits: Sequence[Edit] = (),
     ) -> DatasetInfo:
@@ -103,7 +97,7 @@ class Library:
     def add_files(
         self,
         files: Sequence[tuple[Path, str]],
-        progress: Progress = _quiet,
+        progress: Progress = quiet,
         reading: Reading = AS_IT_IS,
         edits: Sequence[Edit] = (),
     ) -> DatasetInfo:
@@ -117,84 +111,6 @@ class Library:
         self._refuse_large(name, size := sum(path.stat().st_size for path, _ in files))
         self._refuse_full(size)
         return self._datasets.add_all(files, "", progress, reading, edits)
-
-    @acts
-    @in_turn
-    def hold_files(self, files: Sequence[tuple[Path, str]], source: HubSource | None = None) -> Upload:
-        """Move files (where each is, and its name) to where they wait to become a dataset; raises DatasetError."""
-        names = f"{len(files)} files" if len(files) > 1 else files[0][1]
-        try:
-            self._refuse_large(names, size := sum(path.stat().st_size for path, _ in files))
-            self._refuse_full(size)
-            return self._uploads.hold(files, source)
-        except OSError as error:
-            raise StorageError(f"Cannot store {names}: {error.strerror}.", "Free some disk space.") from error
-        finally:
-            for path, _ in files:
-                path.unlink(missing_ok=True)
-
-    @acts
-    def hold_pasted(self, text: str, name: str = "pasted") -> Upload:
-        """Rows as text: JSON if they begin like it, a table if their first line has tabs or commas, else plain text."""
-        start = text.lstrip()[:1]
-        first = text.strip().split("\n", 1)[0]
-        suffix = ".json" if start == "[" else ".jsonl" if start == "{" else ".tsv" if "\t" in first else ".txt"
-        if suffix == ".txt" and "," in first and "\n" in text.strip():
-            suffix = ".csv"
-        if not start:
-            raise DatasetError("Nothing was pasted.", "Paste rows: JSON lines, a JSON array, a table or plain text.")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{name}{suffix}"
-            path.write_bytes(text.encode("utf-8", "replace"))
-            return self.hold_files([(path, path.name)])
-
-    @acts
-    def hold_hub_dataset(self, source: HubSource, progress: Progress = _quiet) -> Upload:
-        """Download a split, as `hub_dataset` offers it; raises HubError."""
-        self._refuse_full(source.bytes)
-        progress = self._checker.cancellable(f"Downloading {source.id}", progress)
-        with workplace(self.folder, DOWNLOAD) as folder:
-            return self.hold_files(self.download(source, folder, progress), source)
-
-    @acts
-    def add_upload(self, id: str, progress: Progress = _quiet, reading: Reading = AS_IT_IS) -> DatasetInfo:
-        """Make a waiting upload a dataset: see `add_files`.
-
-        After EncodingNeeded or MappingNeeded it waits on; whatever else happens, it is gone.
-        """
-        upload, files = self._uploads.get(id), self._uploads.files(id)
-        waits = False
-        try:
-            return self._datasets.add_all(files, "", progress, reading, (), upload.source, place=os.link)
-        except (EncodingNeeded, MappingNeeded):
-            waits = True
-            raise
-        finally:
-            if not waits:
-                self._uploads.discard(id)
-
-    @acts
-    def preview_upload(self, id: str, reading: Reading = AS_IT_IS, count: int = 5) -> Preview:
-        """The first rows of a waiting upload as a reading would make them; raises DatasetError."""
-        path, name = self._uploads.files(id)[0]
-        return preview(path, name, reading, self.settings.max_unpacked_bytes, count)
-
-    @acts
-    def discard_upload(self, id: str) -> None:
-        """Remove a waiting upload."""
-        self._uploads.discard(id)
-
-    @acts
-    def add_hub_dataset(
-        self, source: HubSource, progress: Progress = _quiet, reading: Reading = AS_IT_IS
-    ) -> DatasetInfo:
-        """Download a split and store it; raises HubError and what `add_files` does, and then keeps nothing."""
-        upload = self.hold_hub_dataset(source, progress)
-        try:
-            return self.add_upload(upload.id, progress, reading)
-        except (EncodingNeeded, MappingNeeded):
-            self._uploads.discard(upload.id)
-            raise
 
     @acts
     def preview_dataset(self, id: str, reading: Reading, count: int = 5) -> Preview:
@@ -220,20 +136,6 @@ class Library:
         """Take away what processes that died left half done; call it when the app starts."""
         self._checker.sweep()
         self._datasets.sweep()
-        self._uploads.sweep()
-        for _ in abandoned(self.folder, DOWNLOAD):
-            pass
-
-    @acts
-    def hub_dataset(self, id: str, revision: str | None = None) -> HubDataset:
-        """A Hub dataset's configs and splits with their sizes, its revision pinned; raises HubError."""
-        return Hub(self.settings.hub_token).dataset(id, revision)
-
-    @acts
-    def download(self, source: HubSource, folder: Path, progress: Progress = _quiet) -> Sequence[tuple[Path, str]]:
-        """A split's files, as `hub_dataset` offers it, and their names; raises DatasetError, HubError."""
-        self._refuse_large(source.id, source.bytes)
-        return Hub(self.settings.hub_token).download(source, folder, progress)
 
     def datasets(self) -> list[DatasetInfo]:
         """The user's datasets, newest first; the demo's is always there."""
@@ -257,24 +159,24 @@ class Library:
         return self._datasets.search(id, words, start, count)
 
     @acts
-    def apply_fix(self, id: str, edit: Edit, progress: Progress = _quiet) -> DatasetInfo:
+    def apply_fix(self, id: str, edit: Edit, progress: Progress = quiet) -> DatasetInfo:
         """Apply a fix to a dataset and check it anew; raises DatasetError if no row would be left."""
         info = self._changeable(id)
         return self._datasets.read_again(id, info.reading, [*info.edits, edit], progress)
 
     @acts
-    def undo_fix(self, id: str, edit: Edit, progress: Progress = _quiet) -> DatasetInfo:
+    def undo_fix(self, id: str, edit: Edit, progress: Progress = quiet) -> DatasetInfo:
         """Take a fix back; the rows are as they were."""
         info = self._changeable(id)
         return self._datasets.read_again(id, info.reading, [e for e in info.edits if e != edit], progress)
 
     @acts
-    def leave_out_problems(self, id: str, progress: Progress = _quiet) -> DatasetInfo:
+    def leave_out_problems(self, id: str, progress: Progress = quiet) -> DatasetInfo:
         """Say that the rows with problems are to be left out; `undo_fix(id, "drop_problems")` takes it back."""
         return self.apply_fix(id, "drop_problems", progress)
 
     @acts
-    def read_again(self, id: str, reading: Reading, progress: Progress = _quiet) -> DatasetInfo:
+    def read_again(self, id: str, reading: Reading, progress: Progress = quiet) -> DatasetInfo:
         """Read a dataset's files another way: with another mapping or encoding; its fixes stay."""
         info = self._changeable(id)
         return self._datasets.read_again(id, reading, info.edits, progress)

@@ -169,10 +169,16 @@ class Scheduler:
 
     def keep_ticking(self, stopped: threading.Event, seconds: float = 0.5) -> None:
         """Tick until `stopped` is set; meant for a thread."""
+        told = ""  # what fails at every tick is told once
         while not stopped.wait(seconds):
             try:
                 self.tick()
+                told = ""
             except FtappError as error:
-                log.warning("cannot start the next run: %s", error)
-            except Exception:
-                log.exception("cannot start the next run")
+                if told != str(error):
+                    log.warning("cannot start the next run: %s", error)
+                told = str(error)
+            except Exception as error:
+                if told != repr(error):
+                    log.exception("cannot start the next run")
+                told = repr(error)

@@ -1,5 +1,6 @@
 """The model card on the Publish tab: as it would be published, edited, and looked at."""
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,15 @@ from ftapp.card import CHECK_PLACE
 from ftapp.contract.errors import FtappError
 from ftapp.contract.publication import PublishConfig
 from ftapp.studio import Studio
+from ftapp.ui import edge
 
 LOADING = re.compile(r"</?(img|picture|source|video|audio|iframe|object|embed|link|style)\b[^>]*>", re.IGNORECASE)
+TAKE = """(text, offer) => {
+    const [was, card] = offer ? JSON.parse(offer) : [];
+    return card !== undefined && (text ?? "") === was ? card : text;
+}"""
+"""In the browser: put what was written from the run where it stood when that was asked for, but not over a person's
+words that were typed meanwhile."""
 CHECK_WORDS = "*What the check of the merged model finds is put here.*"
 
 
@@ -25,11 +33,12 @@ class CardBox:
     preview: Any
     preview_tab: Any
     drafted: Any
+    offer: Any
 
     @property
-    def filled(self) -> list[Any]:
+    def offered(self) -> list[Any]:
         """What `draft` updates, in its order."""
-        return [self.text, self.drafted]
+        return [self.offer, self.drafted]
 
 
 def place() -> CardBox:
@@ -45,7 +54,13 @@ def place() -> CardBox:
                 anew = gr.Button("Write it anew", size="sm", elem_id="publish-card-anew", min_width=110)
         with gr.Tab("Preview", elem_id="publish-card-look") as preview_tab:
             preview = gr.Markdown(elem_id="publish-card-preview", sanitize_html=True, latex_delimiters=[])
-    return CardBox(box, text, anew, preview, preview_tab, gr.State(""))
+        offer = gr.Textbox(visible="hidden", elem_id="publish-card-offer")
+    return CardBox(box, text, anew, preview, preview_tab, gr.State(""), offer)
+
+
+def take(bound: edge.Edge, event: Any, card: CardBox) -> None:
+    """On this event, put the card that `draft` offers into the box, unless somebody wrote there meanwhile."""
+    bound.in_browser(event, TAKE, [card.text, card.offer], [card.text])
 
 
 def edited(text: str | None, drafted: str) -> str | None:
@@ -54,14 +69,14 @@ def edited(text: str | None, drafted: str) -> str | None:
 
 
 def draft(studio: Studio, config: PublishConfig | None, text: str | None, drafted: str, anew: bool) -> list[Any]:
-    """The card of this publication, unless a person changed what stands there."""
+    """The card of this publication as an offer for the place of `text`, unless a person changed what stands there."""
     if not config or config.artifact == "gguf" or (edited(text, drafted) and not anew):
-        return [gr.skip(), gr.skip()]
+        return ["", gr.skip()]
     try:
         card = studio.card(config)
     except FtappError:
-        return [gr.skip(), gr.skip()]  # told where it is published
-    return [card, card]
+        return ["", gr.skip()]  # told where it is published
+    return [json.dumps([text or "", card]), card]
 
 
 def preview(_: Studio, text: str | None) -> str:

@@ -52,6 +52,10 @@ class Edge:
         options = {**ours, **options}
         return event(self._told(handler), list(inputs), list(outputs), **options)
 
+    def in_browser(self, event: Callable[..., Any], script: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+        """Do this in the browser alone, on the values of that very moment: what is typed cannot be overtaken."""
+        return event(None, list(inputs), list(outputs), js=script, show_progress="hidden", api_visibility="private")
+
     def poll(self, event: Callable[..., Any], handler: Handler, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
         """Call the handler on every tick; an error goes to the log alone, since it would come back each second."""
 

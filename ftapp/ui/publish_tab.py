@@ -90,22 +90,21 @@ def wire(bound: edge.Edge, tab: PublishTab) -> None:
     """Bind what happens inside this tab."""
     of, card, asked = tab.of, tab.card, [tab.run, tab.problems, *tab.placed]
     marked = [*tab.placed, tab.problems]
-    written = [tab.run, card.text, card.drafted, *tab.placed]
     for one in (of["destination"], of["artifact"]):
         bound.on(one.change, _buttons, [of["destination"], of["artifact"]], [tab.start, tab.keep])
     bound.on(of["mode"].change, destination.of_mode, [of["mode"]], [of["branch"]])
     for event in (of["destination"].blur, of["branch"].blur, of["with_base"].input, of["mode"].input):
         looked = bound.on(event, destination.check, asked, marked)
-        bound.on(looked.then, _draft, written, card.filled)
+        _fill(bound, looked.then, _draft, tab)
     kind = [tab.run, of["artifact"]]
     about = [tab.about_base, *(of[name] for name in OF_ARTIFACT), tab.check, card.box]
     based = bound.on(of["artifact"].change, destination.of_artifact, kind, about)
-    bound.on(based.then, _draft, written, card.filled)
+    _fill(bound, based.then, _draft, tab)
     bound.on(
         tab.check.click, destination.check_all, [tab.run, tab.token, *tab.placed], [tab.account, of["destination"]]
     )
-    bound.on(card.box.expand, _draft, written, card.filled)
-    bound.on(card.anew.click, _anew, written, card.filled)
+    _fill(bound, card.box.expand, _draft, tab)
+    _fill(bound, card.anew.click, _anew, tab)
     bound.on(card.preview_tab.select, card_box.preview, [card.text], [card.preview])
     for button, how in ((tab.start, _publish), (tab.keep, _keep)):
         inputs = [tab.run, tab.token, tab.problems, card.text, card.drafted, *tab.placed]
@@ -113,10 +112,16 @@ def wire(bound: edge.Edge, tab: PublishTab) -> None:
     _after_start(bound, tab, bound.on(tab.again.click, _again, [tab.run, tab.number, tab.token], [tab.number]))
     changed = bound.on(tab.run.change, _of_run, [tab.run], [of["artifact"], tab.start, tab.number])
     based = bound.on(changed.then, destination.of_artifact, kind, about)
-    bound.on(based.then, _anew, written, card.filled)
+    _fill(bound, based.then, _anew, tab)
     bound.on(changed.then, _show, [tab.run, tab.number], tab.shown)
     bound.on(bound.on(tab.stop.click, _stop, [tab.run, tab.number]).then, _show, [tab.run, tab.number], tab.shown)
     bound.poll(tab.timer.tick, _poll, [tab.run, tab.number, tab.seen], tab.shown)
+
+
+def _fill(bound: edge.Edge, event: Any, how: Any, tab: PublishTab) -> None:
+    """On this event, write the card from the run, as `how` says."""
+    card = tab.card
+    card_box.take(bound, bound.on(event, how, [tab.run, card.text, card.drafted, *tab.placed], card.offered).then, card)
 
 
 def _after_start(bound: edge.Edge, tab: PublishTab, started: Any) -> None:

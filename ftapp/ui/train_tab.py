@@ -2,20 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import orjson
 
 from ftapp.contract.errors import JobError
-from ftapp.store.jobs import Job
 from ftapp.studio import Studio
-from ftapp.ui import charts, confirm, edge, form, history, markup, status
+from ftapp.ui import charts, confirm, edge, form, history, markup, run_curves, status
 from ftapp.views import RunView
 
-GROWING = Path(__file__).with_name("curve.js").read_text(encoding="utf-8")
 POLL_SECONDS = 0.7
 STOP, TAKE_OUT = "Stop and save", "Take out of the queue"
 RESUMABLE = ("lost", "failed", "stopped")
@@ -127,7 +122,7 @@ def _place_run(views: Any, listed: history.HistoryView) -> TrainTab:
             label="Below the loss", filterable=False, elem_id="train-below", interactive=True, min_width=180,
         )  # fmt: skip
     loss = gr.Plot(show_label=False, label="Loss and learning rate", elem_id="train-loss", visible=False)
-    growing = gr.HTML(visible="hidden", html_template=" ", js_on_load=GROWING, elem_id="train-growing")
+    growing = gr.HTML(visible="hidden", html_template=" ", js_on_load=run_curves.SCRIPT, elem_id="train-growing")
     with gr.Column(visible=False) as details:
         with gr.Accordion("Answers on the way", open=True, elem_id="train-samples-box", visible=False) as samples_box:
             samples = gr.HTML(elem_id="train-samples")
@@ -242,8 +237,8 @@ def _changes(studio: Studio, view: RunView, log_open: bool, drawing: tuple[Any, 
     parts: list[tuple[Any, Callable[[], Any]]] = [
         ((view.status, state.count), lambda: status.headline(view, _lost(studio, view))),
         ((view.status, state.count), lambda: status.training(view)),
-        (any(curve), lambda: _figure(view.job, curve, drawing)),
-        (curve, lambda: _growing(view.job, curve, drawing)),
+        (any(curve), lambda: run_curves.figure(view.job, curve, drawing)),
+        (curve, lambda: run_curves.growing(view.job, curve, drawing)),
         (len(state.notes), lambda: status.notes(view)),
         (len(state.samples), lambda: status.samples(view)),
         (state.resolved and state.resolved.time, lambda: status.resolved(view)),
@@ -280,31 +275,6 @@ def _changed(view: RunView) -> Any:
 
 def _start_changed(studio: Studio, name: str) -> Any:
     return chosen(studio, studio.start_changed(name))
-
-
-def _figure(job: Job, curve: tuple[int, ...], drawing: tuple[Any, ...]) -> Any:
-    drawn = _plotted(job, curve, drawing)
-    return gr.update(value=drawn, visible=drawn is not None)
-
-
-@lru_cache(maxsize=32)
-def _plotted(job: Job, curve: tuple[int, ...], drawing: tuple[Any, ...]) -> Any:  # noqa: ARG001 - tells when it is another
-    drawn = _drawn(job, drawing)
-    return charts.as_plotly(drawn) if drawn else None
-
-
-@lru_cache(maxsize=32)
-def _growing(job: Job, curve: tuple[int, ...], drawing: tuple[Any, ...]) -> str:  # noqa: ARG001 - tells when it is another
-    """The same for a chart that is there already, once for all who look at it; see curve.js."""
-    drawn = _drawn(job, drawing)
-    return orjson.dumps(drawn).decode() if drawn else ""
-
-
-def _drawn(job: Job, drawing: tuple[Any, ...]) -> charts.Figure | None:
-    drawn = charts.curves(job.state.metrics, job.state.evaluations, *drawing)
-    if drawn:
-        drawn["layout"]["meta"] = f"{job.name} {drawing}"
-    return drawn
 
 
 def _lost(studio: Studio, view: RunView) -> str:

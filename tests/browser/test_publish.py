@@ -7,11 +7,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from ftapp.settings import Settings
 from ftapp.studio import Studio
-from tests.browser.conftest import TOKEN, Served
+from tests.browser.conftest import TOKEN, Served, settled
 from tests.hub.fixture import Hub
 from tests.running import config_for, finish, wait_for
 
@@ -75,7 +75,17 @@ def test_merge_check_edit_push_and_see_the_link(page: Page, served: Served, hub:
     page.locator("#publish-card-box > button").click()
     card = page.locator("#publish-card textarea")
     expect(card).to_have_value(re.compile(r"# checked\n[\s\S]*same likeliest token"))
-    card.fill(card.input_value().replace("## Data", f"Mine: {NASTY}\n\n## Data"))
+    # written from the run once more, but slowly: what a person types meanwhile stays
+    slow: list[Route] = []
+    page.locator("#publish-card-box > button").click()
+    page.route("**/queue/join*", lambda route: slow.append(route))
+    page.locator("#publish-card-box > button").click()
+    mine = card.input_value().replace("## Data", f"Mine: {NASTY}\n\n## Data")
+    card.fill(mine)
+    wait_for(lambda: page.wait_for_timeout(20) or slow, "the page asks for the card", 20)
+    page.unroute("**/queue/join*")  # which lets them go on
+    settled(page)
+    expect(card).to_have_value(mine)
     page.locator("#publish-card-look-button, [role=tab]:has-text('Preview')").first.click()
     expect(page.locator("#publish-card-preview")).to_contain_text("Mine:")
     assert page.locator("#publish-card-preview img, #publish-card-preview a[href^=javascript]").count() == 0

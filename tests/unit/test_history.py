@@ -363,6 +363,15 @@ def test_the_first_in_the_queue_is_started_when_the_machine_is_free(studio: Stud
     stop_tree(first.process())
 
 
+def test_a_start_whose_worker_cannot_be_launched_says_that_the_run_waits(studio: Studio) -> None:
+    first = add_run(studio, 10)
+    first.output.mkdir()  # no worker can write there
+    with pytest.raises(JobError, match=r"waits in the queue\. The worker could not be started") as refused:
+        studio.start_training(studio.demo_config())
+    assert "tries again by itself" in refused.value.hint
+    assert len(studio.queue()) == 2
+
+
 def test_the_duration_is_estimated_from_past_runs(studio: Studio, tmp_path: Path) -> None:
     info = studio.add_dataset(write_rows(tmp_path / "sums.jsonl", count=100), "sums.jsonl")
     settings = {"model": {"id": "demo"}, "duration": {"epochs": 4}}

@@ -234,6 +234,24 @@ def test_only_one_of_many_tickers_starts_the_next_run(tmp_path: Path, stores: li
     stop_tree(jobs[0].process())
 
 
+def test_a_run_that_cannot_be_launched_is_tried_again_and_told_once(
+    tmp_path: Path, stores: list[JobStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    job = created(stores[0], 100)
+    job.output.mkdir()  # no worker can write there
+    tries, stopped, told = [0], threading.Event(), "cannot start the next run: The worker could not be started"
+    scheduler = Scheduler(replace(read_settings(), home=tmp_path), lambda _: None, lambda: tries.append(0))
+    thread = threading.Thread(target=scheduler.keep_ticking, args=(stopped, 0.01))
+    thread.start()
+    wait_for(lambda: len(tries) > 5, "several tries")
+    assert caplog.text.count(told) == 1
+    job.output.rmdir()
+    wait_for(job.process, "its start")
+    stopped.set()
+    thread.join()
+    stop_tree(job.process())
+
+
 def test_a_scheduler_that_is_told_to_stop_stops(tmp_path: Path) -> None:
     stopped = threading.Event()
     thread = threading.Thread(target=scheduler_of(tmp_path).keep_ticking, args=(stopped, 0.01))
