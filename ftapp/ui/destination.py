@@ -16,6 +16,8 @@ HERE: dict[str, Any] = {"destination": None, "mode": "commit", "branch": None}
 """Of what stays on this machine."""
 OF_ARTIFACT = ("gguf_type", "with_base", "destination", "private", "mode")
 """Fields that `of_artifact` shows or hides, after what it says."""
+SUGGEST = "(name, suggestion) => (name || '').trim() ? name : suggestion"
+"""In the browser: a name that was typed while one was looked for stays."""
 
 
 def place() -> tuple[dict[str, Any], Any]:
@@ -84,21 +86,21 @@ def check(_: Studio, run: str | None, shown: dict[str, str], *values: form.Value
     return [*form.marks(PLACED, problems, shown), problems]
 
 
-def check_all(studio: Studio, run: str | None, token: str | None, *values: form.Value) -> tuple[str, Any]:
-    """Whose token it is, where it may write, and what a push would do; a name is suggested where none is given."""
+def check_all(studio: Studio, run: str | None, token: str | None, *values: form.Value) -> tuple[str, str]:
+    """Whose token it is, where it may write, and what a push would do; a name to suggest where none is given."""
     try:
         account = studio.whoami(token)
         if not account.can_write:
             words = f"The token of {account.name} can only read."
-            return markup.notice("warning", words, "Make one with write access."), gr.skip()
+            return markup.notice("warning", words, "Make one with write access."), ""
         whose = markup.notice(
             "success", f"The token belongs to {account.name} and can write.", f"Owners: {', '.join(account.owners)}"
         )
         if not run:
-            return whose, gr.skip()
+            return whose, ""
         asked = config(run, values)
         if not asked.destination:
             return whose, f"{account.owners[0].split('/')[0]}/{short_name(asked)}"
-        return whose + markup.notice("info", studio.check_destination(asked, token)), gr.skip()
+        return whose + markup.notice("info", studio.check_destination(asked, token)), ""
     except FtappError as error:
-        return edge.in_place(error), gr.skip()
+        return edge.in_place(error), ""

@@ -27,6 +27,7 @@ class PublishTab:
     token: Any
     check: Any
     account: Any
+    suggestion: Any
     card: card_box.CardBox
     start: Any
     keep: Any
@@ -68,6 +69,7 @@ def place(studio: Studio) -> PublishTab:
             with gr.Row(elem_classes="actions"):
                 check = gr.Button("Check token and destination", size="sm", elem_id="publish-check", min_width=110)
             account = gr.HTML(elem_id="publish-account")
+            suggestion = gr.Textbox(visible="hidden", elem_id="publish-suggestion")
             card = card_box.place()
             start = gr.Button("Write to this machine", variant="primary", elem_id="publish-start")
             keep = gr.Button("Make and check, do not push", size="sm", visible=False, elem_id="publish-keep")
@@ -80,8 +82,8 @@ def place(studio: Studio) -> PublishTab:
             result = gr.HTML(elem_id="publish-result")
             earlier = gr.HTML(elem_id="publish-earlier")
     return PublishTab(
-        run, [made[field.name] for field in PLACED], about_base, token, check, account, card, start, keep, stop, again,
-        progress, checked, result, earlier,
+        run, [made[field.name] for field in PLACED], about_base, token, check, account, suggestion, card, start, keep,
+        stop, again, progress, checked, result, earlier,
         gr.State(""), gr.State({}), gr.Timer(POLL_SECONDS, active=False), gr.State(()),
     )  # fmt: skip
 
@@ -100,9 +102,9 @@ def wire(bound: edge.Edge, tab: PublishTab) -> None:
     about = [tab.about_base, *(of[name] for name in OF_ARTIFACT), tab.check, card.box]
     based = bound.on(of["artifact"].change, destination.of_artifact, kind, about)
     _fill(bound, based.then, _draft, tab)
-    bound.on(
-        tab.check.click, destination.check_all, [tab.run, tab.token, *tab.placed], [tab.account, of["destination"]]
-    )
+    told = [tab.account, tab.suggestion]
+    checked = bound.on(tab.check.click, destination.check_all, [tab.run, tab.token, *tab.placed], told)
+    bound.in_browser(checked.then, destination.SUGGEST, [of["destination"], tab.suggestion], [of["destination"]])
     _fill(bound, card.box.expand, _draft, tab)
     _fill(bound, card.anew.click, _anew, tab)
     bound.on(card.preview_tab.select, card_box.preview, [card.text], [card.preview])

@@ -3,6 +3,8 @@
 import json
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -31,6 +33,17 @@ def trained(served: Served, folder: Path) -> str:
 
 def fill(page: Page, name: str, text: str) -> None:
     page.locator(f"#publish-{name} input, #publish-{name} textarea").first.fill(text)
+
+
+@contextmanager
+def held(page: Page) -> Iterator[None]:
+    """What the page asks for meanwhile is sent afterwards only, and answered when this ends."""
+    waiting: list[Route] = []
+    page.route("**/queue/join*", lambda route: waiting.append(route))
+    yield
+    wait_for(lambda: page.wait_for_timeout(20) or waiting, "the page asks for something", 20)
+    page.unroute("**/queue/join*")  # which lets them go on
+    settled(page)
 
 
 def argvs() -> str:
@@ -69,22 +82,24 @@ def test_merge_check_edit_push_and_see_the_link(page: Page, served: Served, hub:
     page.locator("#publish-token input").fill(TOKEN)
     page.locator("#publish-check").click()
     expect(page.locator("#publish-account")).to_contain_text("The token belongs to alice and can write")
-    fill(page, "destination", "alice/checked")
+    destination = page.locator("#publish-destination input, #publish-destination textarea").first
+    expect(destination).to_have_value(f"alice/{run}")
+    destination.fill("")
+    with held(page):
+        page.locator("#publish-check").click()
+        destination.fill("alice/checked")
+    expect(destination).to_have_value("alice/checked")
     page.locator("#publish-check").click()
     expect(page.locator("#publish-account")).to_contain_text("alice/checked is free: a private repository will be made")
     page.locator("#publish-card-box > button").click()
     card = page.locator("#publish-card textarea")
     expect(card).to_have_value(re.compile(r"# checked\n[\s\S]*same likeliest token"))
     # written from the run once more, but slowly: what a person types meanwhile stays
-    slow: list[Route] = []
-    page.locator("#publish-card-box > button").click()
-    page.route("**/queue/join*", lambda route: slow.append(route))
     page.locator("#publish-card-box > button").click()
     mine = card.input_value().replace("## Data", f"Mine: {NASTY}\n\n## Data")
-    card.fill(mine)
-    wait_for(lambda: page.wait_for_timeout(20) or slow, "the page asks for the card", 20)
-    page.unroute("**/queue/join*")  # which lets them go on
-    settled(page)
+    with held(page):
+        page.locator("#publish-card-box > button").click()
+        card.fill(mine)
     expect(card).to_have_value(mine)
     page.locator("#publish-card-look-button, [role=tab]:has-text('Preview')").first.click()
     expect(page.locator("#publish-card-preview")).to_contain_text("Mine:")
