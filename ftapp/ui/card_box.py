@@ -52,9 +52,9 @@ def place() -> CardBox:
             )  # fmt: skip
             with gr.Row(elem_classes="actions"):
                 anew = gr.Button("Write it anew", size="sm", elem_id="publish-card-anew", min_width=110)
+            offer = gr.Textbox(visible="hidden", elem_id="publish-card-offer")
         with gr.Tab("Preview", elem_id="publish-card-look") as preview_tab:
             preview = gr.Markdown(elem_id="publish-card-preview", sanitize_html=True, latex_delimiters=[])
-        offer = gr.Textbox(visible="hidden", elem_id="publish-card-offer")
     return CardBox(box, text, anew, preview, preview_tab, gr.State(""), offer)
 
 

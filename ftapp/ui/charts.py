@@ -150,6 +150,7 @@ def _layout(below: str, form: str) -> dict[str, Any]:
         "height": 400,
         "margin": {"l": 56, "r": 16, "t": 36, "b": 44},
         "hovermode": "x unified",
+        "hoverdistance": -1,  # few points are far apart, and each is found from anywhere
         "uirevision": "kept",  # an update leaves the zoom as it is
         "legend": {"orientation": "h", "x": 0, "y": 1.12},
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#808694"},

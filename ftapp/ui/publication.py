@@ -30,8 +30,8 @@ def checked(view: PublicationView) -> str:
     whose = "held-out rows" if found.held_out else "rows"
     pairs = [
         ("Same likeliest token", f"{100 * found.top1:.2f} %"),
-        ("Divergence, nats a token", f"{found.divergence:.1e}"),
-        ("What training changed", f"{found.change:.1e}"),
+        ("Divergence, nats a token", f"{found.divergence:.2g}"),
+        ("The same, base from tuned", f"{found.change:.2g}"),
         ("Same greedy answers", f"{found.same_answers} of {found.answers}"),
     ]
     about = (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import parse_run_config
@@ -161,6 +161,13 @@ def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, serve
     wait_for(lambda: len(losses_on_screen(page)) == 42, "the next step")
     assert zoomed(page) == zoom
     assert chart.evaluate("chart => chart.same")
+    # what is pointed at says its value; in a window of another width, and another, it is still whole
+    wait_for(lambda: re.search(r"training loss\D*[23]", pointed_at(page, area)), "what is pointed at", 20)
+    drawing = chart.locator(".main-svg").first
+    for width in (800, 1280):
+        page.set_viewport_size({"width": width, "height": 1000})
+        wait_for(lambda width=width: 0.8 * width < size(drawing)[0] < width, "it is drawn anew", 20)
+        assert size(chart)[1] >= 400
     tab(page, "Configure")
     tab(page, "Train")
     wait_for(lambda: len(losses_on_screen(page)) == 42, "the whole curve, though its chart may be another")
@@ -181,6 +188,22 @@ def test_curves_are_smoothed_and_another_figure_is_drawn_below(page: Page, serve
 def zoomed(page: Page) -> list[float]:
     """The steps between which the curve is shown."""
     return list(page.evaluate("document.querySelector('#train-loss .js-plotly-plot').layout.xaxis.range"))
+
+
+def size(shown: Locator) -> tuple[float, float]:
+    """Its width and height."""
+    box = shown.bounding_box()
+    return (box["width"], box["height"]) if box else (0.0, 0.0)
+
+
+def pointed_at(page: Page, area: Locator) -> str:
+    """What a chart says of its middle, once somebody points there."""
+    box = area.bounding_box()
+    assert box
+    for beside in (9, 6, 3, 0):
+        page.mouse.move(box["x"] + box["width"] / 2 + beside, box["y"] + box["height"] / 2)
+        page.wait_for_timeout(50)
+    return page.locator("#train-loss .hoverlayer").text_content() or ""
 
 
 def spread(page: Page) -> float:
