@@ -14,12 +14,13 @@ from ftapp.studio import Studio
 from ftapp.ui import edge
 
 LOADING = re.compile(r"</?(img|picture|source|video|audio|iframe|object|embed|link|style)\b[^>]*>", re.IGNORECASE)
-TAKE = """(text, offer) => {
+TAKE = """(text, drafted, offer) => {
     const [was, card] = offer ? JSON.parse(offer) : [];
-    return card !== undefined && (text ?? "") === was ? card : text;
+    const untouched = (text ?? "") === was || text === drafted;
+    return card !== undefined && untouched ? [card, card] : [text, drafted];
 }"""
-"""In the browser: put what was written from the run where it stood when that was asked for, but not over a person's
-words that were typed meanwhile."""
+"""In the browser: put what was written from the run where an earlier draft stands, or what stood there when this was
+asked for, but not over a person's words that were typed meanwhile."""
 CHECK_WORDS = "*What the check of the merged model finds is put here.*"
 
 
@@ -33,12 +34,8 @@ class CardBox:
     preview: Any
     preview_tab: Any
     drafted: Any
+    """As it was last written from the run: where `text` is the same, nobody changed it."""
     offer: Any
-
-    @property
-    def offered(self) -> list[Any]:
-        """What `draft` updates, in its order."""
-        return [self.offer, self.drafted]
 
 
 def place() -> CardBox:
@@ -52,15 +49,16 @@ def place() -> CardBox:
             )  # fmt: skip
             with gr.Row(elem_classes="actions"):
                 anew = gr.Button("Write it anew", size="sm", elem_id="publish-card-anew", min_width=110)
-            offer = gr.Textbox(visible="hidden", elem_id="publish-card-offer")
+            drafted = gr.Textbox("", visible="hidden", elem_id="publish-card-drafted")
+            offer = gr.Textbox("", visible="hidden", elem_id="publish-card-offer")
         with gr.Tab("Preview", elem_id="publish-card-look") as preview_tab:
             preview = gr.Markdown(elem_id="publish-card-preview", sanitize_html=True, latex_delimiters=[])
-    return CardBox(box, text, anew, preview, preview_tab, gr.State(""), offer)
+    return CardBox(box, text, anew, preview, preview_tab, drafted, offer)
 
 
 def take(bound: edge.Edge, event: Any, card: CardBox) -> None:
     """On this event, put the card that `draft` offers into the box, unless somebody wrote there meanwhile."""
-    bound.in_browser(event, TAKE, [card.text, card.offer], [card.text])
+    bound.in_browser(event, TAKE, [card.text, card.drafted, card.offer], [card.text, card.drafted])
 
 
 def edited(text: str | None, drafted: str) -> str | None:
@@ -68,15 +66,15 @@ def edited(text: str | None, drafted: str) -> str | None:
     return text if text and text.strip() and text != drafted else None
 
 
-def draft(studio: Studio, config: PublishConfig | None, text: str | None, drafted: str, anew: bool) -> list[Any]:
+def draft(studio: Studio, config: PublishConfig | None, text: str | None, drafted: str, anew: bool) -> str:
     """The card of this publication as an offer for the place of `text`, unless a person changed what stands there."""
     if not config or config.artifact == "gguf" or (edited(text, drafted) and not anew):
-        return ["", gr.skip()]
+        return ""
     try:
         card = studio.card(config)
     except FtappError:
-        return ["", gr.skip()]  # told where it is published
-    return [json.dumps([text or "", card]), card]
+        return ""  # told where it is published
+    return json.dumps([text or "", card])
 
 
 def preview(_: Studio, text: str | None) -> str:

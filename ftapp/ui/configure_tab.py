@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -13,6 +14,7 @@ from ftapp.contract.presets import PRESETS, values_of
 from ftapp.studio import Studio
 from ftapp.ui import code_view, edge, fields, form, model_picker, outlook
 from ftapp.ui.code_view import CodeView
+from ftapp.ui.edge import LAST
 from ftapp.ui.fields import FIELDS, NAMES
 from ftapp.ui.model_picker import ModelPicker
 from ftapp.ui.outlook import Outlook
@@ -96,13 +98,10 @@ def place(studio: Studio) -> ConfigureTab:
 def wire(bound: edge.Edge, tab: ConfigureTab) -> None:
     """Bind what happens inside this tab."""
     components, seen = tab.components, tab.outlook
-    for one in components:
-        checked = bound.on(
-            form.edited(one), check, [tab.problems, *components], [*components, tab.problems],
-            trigger_mode="always_last",
-        )  # fmt: skip
-        _look_again(bound, checked, tab)
-    bound.on(tab.dataset.change, outlook.estimate, [seen.measured, *components], seen.estimated)
+    edited = partial(gr.on, [form.edited(one) for one in components])
+    checked = bound.on(edited, check, [tab.problems, *components], [*components, tab.problems], **LAST)
+    _look_again(bound, checked, tab)
+    bound.on(tab.dataset.change, outlook.estimate, [seen.measured, *components], seen.estimated, **LAST)
     method = components[METHOD]
     dependent = [one for one, field in zip(components, FIELDS, strict=True) if field.only_for]
     bound.on(method.change, _of_method, [method], dependent)
@@ -132,14 +131,14 @@ def refresh(bound: edge.Edge, event: Any, tab: ConfigureTab) -> None:
 
 def after_values_changed(bound: edge.Edge, event: Any, tab: ConfigureTab) -> None:
     """Check, count and estimate again once an event has put other values into the form."""
-    checked = bound.on(event.then, check, [tab.problems, *tab.components], [*tab.components, tab.problems])
+    checked = bound.on(event.then, check, [tab.problems, *tab.components], [*tab.components, tab.problems], **LAST)
     _look_again(bound, checked, tab)
 
 
 def _look_again(bound: edge.Edge, event: Any, tab: ConfigureTab) -> None:
     seen = tab.outlook
-    bound.on(event.then, outlook.count, [seen.counted, *tab.components], [seen.parameters, seen.counted])
-    bound.on(event.then, outlook.estimate, [seen.measured, *tab.components], seen.estimated)
+    bound.on(event.then, outlook.count, [seen.counted, *tab.components], [seen.parameters, seen.counted], **LAST)
+    bound.on(event.then, outlook.estimate, [seen.measured, *tab.components], seen.estimated, **LAST)
 
 
 def _adapters(studio: Studio) -> Any:

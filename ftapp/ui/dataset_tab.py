@@ -47,7 +47,7 @@ def place() -> DatasetTab:
             whence = sources.place()
             chosen = gr.Radio(choices=[], label="Your datasets", elem_id="dataset-list", elem_classes="tall-list")
             delete = gr.Button("Delete this dataset", size="sm", elem_id="dataset-delete")
-            sure = confirm.confirmation("Delete it for good? Runs keep their results.", "Delete", "dataset-confirm")
+            sure = confirm.confirmation("Delete", "dataset-confirm")
         with gr.Column(scale=2, min_width=300):
             details = gr.Column(elem_id="dataset-details", render=False)
             asked = question.place(details)
@@ -82,7 +82,7 @@ def wire(bound: Edge, tab: DatasetTab, listeners: Listeners) -> None:
     added = sources.wire(bound, tab.sources, tab.question, tab.chosen, tab.report.figures)
     bound.on(tab.report.again.click, question.ask_columns_again, [tab.chosen], tab.question.filled)
     bound.on(tab.report.encoding.click, question.ask_encoding_again, [tab.chosen], tab.question.filled)
-    deleted = confirm.bind(bound, tab.delete, tab.sure, lambda studio, id: studio.delete_dataset(id), [tab.chosen])
+    deleted = confirm.bind(bound, tab.delete, tab.sure, _sure, lambda studio, id: studio.delete_dataset(id), tab.chosen)
     for ended in (*added, *fixed):  # the same one may have been read anew
         bound.on(ended.then, _show, [tab.chosen, tab.rows.search], [*shown, *tab.tokens.cleared])
     bound.on(deleted.success, _after_delete, outputs=[tab.chosen])
@@ -128,6 +128,10 @@ def optional_choices(studio: Studio) -> Any:
 
 def _named(studio: Studio) -> list[tuple[str, str]]:
     return [(f"{info.id} · {info.report.valid:,} rows", info.id) for info in studio.datasets()]
+
+
+def _sure(id: str | None) -> str:
+    return f"Delete {id} for good? Runs keep their results." if id else ""
 
 
 def _after_delete(studio: Studio) -> Any:

@@ -5,6 +5,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -20,9 +21,29 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[..., Any]
 
+LAST = {"trigger_mode": "always_last"}
+"""An option of a handler whose answer goes by values that may change meanwhile: it is called again for the last."""
 TOAST_SECONDS = 20
 PROGRESS_SECONDS = 0.5
 UNEXPECTED = "Something unexpected went wrong. What you typed is still here; the details are in ftapp's log."
+
+
+@dataclass(frozen=True)
+class Several:
+    """Events of which one happens, as one to go on from."""
+
+    events: tuple[Any, ...]
+
+    def then(self, *arguments: Any, **options: Any) -> "Several":
+        """What follows whichever happened."""
+        return Several(tuple(event.then(*arguments, **options) for event in self.events))
+
+
+def ended(event: Any) -> Callable[..., Several]:
+    """When this has ended, well or not; of Gradio's own, `then` is not called after an error."""
+    return lambda *arguments, **options: Several(
+        (event.then(*arguments, **options), event.failure(*arguments, **options))
+    )
 
 
 class Edge:

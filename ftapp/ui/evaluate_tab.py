@@ -115,8 +115,8 @@ def wire(bound: edge.Edge, tab: EvaluateTab) -> None:
     looked_at = [tab.run, tab.number, tab.sort, tab.against]
     marked = [*tab.options, tab.problems]
     changed = bound.on(tab.run.change, _of_run, [tab.run], [*tab.options, tab.number])
-    bound.on(changed.then, _show, looked_at, tab.shown)
-    bound.on(tab.number.input, _show, looked_at, tab.shown)
+    bound.on(changed.then, _show, looked_at, tab.shown, **edge.LAST)
+    bound.on(tab.number.input, _show, looked_at, tab.shown, **edge.LAST)
     for one in tab.options:
         bound.on(form.edited(one), _check, [tab.problems, *tab.options], marked)
     given = [tab.run, tab.problems, *tab.options]
@@ -146,7 +146,8 @@ def chosen(studio: Studio, name: str | None) -> Any:
     """The runs that have a result, the newest chosen unless another one was."""
     names = [view.name for view in studio.runs() if view.has_result]
     value = name if name in names else names[0] if names else None
-    return gr.update(choices=names, value=value, visible=bool(names))
+    # without need no value is sent: another run may have been chosen meanwhile
+    return gr.update(choices=names, visible=bool(names), **({} if value == name else {"value": value}))
 
 
 def _of_run(studio: Studio, run: str | None) -> list[Any]:

@@ -80,9 +80,7 @@ def place() -> HistoryView:
         title = gr.Textbox(label="Name", max_lines=1, elem_id="history-title", min_width=160, scale=2)
         note = gr.Textbox(label="Note", max_lines=4, elem_id="history-note", min_width=200, scale=4)
         save = gr.Button("Save", variant="primary", elem_id="history-save", min_width=80, scale=1)
-    sure = confirm.confirmation(
-        "Delete the chosen runs, their checkpoints and results for good? Datasets stay.", "Delete", "history-sure"
-    )
+    sure = confirm.confirmation("Delete", "history-sure")
     publications = gr.Checkbox(
         label="When deleting: also what was published from them to this machine", container=False,
         elem_id="history-publications",
@@ -103,7 +101,7 @@ def wire(bound: Edge, view: HistoryView) -> None:
     bound.on(view.search.submit, show, looked_at, view.listed)
     bound.on(view.edit.click, _about, [view.picked], [view.about, view.title, view.note])
     saved = bound.on(view.save.click, _describe, [view.picked, view.title, view.note], [view.about])
-    deleted = confirm.bind(bound, view.delete, view.sure, _delete, [view.picked, view.publications])
+    deleted = confirm.bind(bound, view.delete, view.sure, _sure, _delete, view.picked, [view.publications])
     for button, places in ((view.sooner, -1), (view.later, 1)):
 
         def move(studio: Studio, name: str | None, places: int = places) -> None:
@@ -111,10 +109,10 @@ def wire(bound: Edge, view: HistoryView) -> None:
                 studio.move(name, places)
 
         moved = bound.on(button.click, move, [view.waiting])
-        refresh(bound, moved.then, view)
+        refresh(bound, edge.ended(moved), view)
     taken = bound.on(view.unqueue.click, _unqueue, [view.waiting])
-    for event in (saved.then, deleted.then, taken.then):
-        refresh(bound, event, view)
+    for done in (saved, deleted, taken):
+        refresh(bound, edge.ended(done), view)
     compared = [view.problem, view.logarithmic, view.chart, view.differences]
     for event in (view.compare.click, view.logarithmic.input):
         bound.on(event, _compare, [view.picked, view.logarithmic], compared)
@@ -132,7 +130,9 @@ def show(studio: Studio, words: str, picked: list[str] | None) -> tuple[Any, ...
     names = {row.name for row in every}
     shown = {row.name: row for row in rows} | {row.name: row for row in every if row.name in (picked or [])}
     choices = [(_label(row), row.name) for row in shown.values()]
-    update = gr.update(choices=choices, value=[name for name in picked or [] if name in names])
+    left = [name for name in picked or [] if name in names]
+    # without need no value is sent: another run may have been chosen meanwhile
+    update = gr.update(choices=choices) if left == (picked or []) else gr.update(choices=choices, value=left)
     return _table(rows, words), update, *_queue(studio.queue())
 
 
@@ -214,9 +214,14 @@ def _describe(studio: Studio, picked: list[str] | None, title: str, note: str) -
     return gr.update(visible=False)
 
 
-def _delete(studio: Studio, picked: list[str] | None, publications: bool) -> None:
+def _sure(picked: list[str] | None) -> str:
     if not picked:
         edge.warn("Choose the runs to delete first.")
+        return ""
+    return f"Delete {', '.join(picked)} for good, with checkpoints and results? Datasets stay."
+
+
+def _delete(studio: Studio, picked: list[str] | None, publications: bool) -> None:
     for name in picked or []:
         studio.delete_run(name, publications)
 

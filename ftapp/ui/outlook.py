@@ -98,7 +98,7 @@ def wire(bound: Edge, view: Outlook, components: list[Any]) -> list[Any]:
     """Bind measuring, trying and the offered changes; gives the events after which other values are in the form."""
     for button, verb in ((view.measure, _measure), (view.two_steps, _two_steps)):
         done = bound.on(button.click, verb, components, [view.duration, view.measured], trigger_mode="once")
-        bound.on(done.then, estimate, [view.measured, *components], view.estimated)
+        bound.on(edge.ended(done), estimate, [view.measured, *components], view.estimated)
     changed = []
     for number, button in enumerate(view.changes):
 

@@ -14,6 +14,7 @@ from ftapp.views import PublicationView
 
 POLL_SECONDS = 0.8
 AGAIN = ("failed", "lost", "stopped")
+END = "End now"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class PublishTab:
     def shown(self) -> list[Any]:
         """What `_show` updates, in its order."""
         boxes = [self.progress, self.checked, self.result, self.earlier]
-        return [*boxes, self.stop, self.again, self.timer, self.seen]
+        return [*boxes, self.stop, self.again, self.number, self.timer, self.seen]
 
     @property
     def of(self) -> dict[str, Any]:
@@ -112,23 +113,24 @@ def wire(bound: edge.Edge, tab: PublishTab) -> None:
         inputs = [tab.run, tab.token, tab.problems, card.text, card.drafted, *tab.placed]
         _after_start(bound, tab, bound.on(button.click, how, inputs, [tab.number, *marked]))
     _after_start(bound, tab, bound.on(tab.again.click, _again, [tab.run, tab.number, tab.token], [tab.number]))
-    changed = bound.on(tab.run.change, _of_run, [tab.run], [of["artifact"], tab.start, tab.number])
-    based = bound.on(changed.then, destination.of_artifact, kind, about)
+    changed = bound.on(tab.run.change, _of_run, [tab.run], [of["artifact"], tab.start, tab.number], **edge.LAST)
+    based = bound.on(changed.then, destination.of_artifact, kind, about, **edge.LAST)
     _fill(bound, based.then, _anew, tab)
-    bound.on(changed.then, _show, [tab.run, tab.number], tab.shown)
-    bound.on(bound.on(tab.stop.click, _stop, [tab.run, tab.number]).then, _show, [tab.run, tab.number], tab.shown)
+    bound.on(changed.then, _show, [tab.run, tab.number], tab.shown, **edge.LAST)
+    stopped = bound.on(tab.stop.click, _stop, [tab.run, tab.number, tab.stop])
+    bound.on(edge.ended(stopped), _show, [tab.run, tab.number], tab.shown)
     bound.poll(tab.timer.tick, _poll, [tab.run, tab.number, tab.seen], tab.shown)
 
 
 def _fill(bound: edge.Edge, event: Any, how: Any, tab: PublishTab) -> None:
     """On this event, write the card from the run, as `how` says."""
     card = tab.card
-    card_box.take(bound, bound.on(event, how, [tab.run, card.text, card.drafted, *tab.placed], card.offered).then, card)
+    card_box.take(bound, bound.on(event, how, [tab.run, card.text, card.drafted, *tab.placed], [card.offer]).then, card)
 
 
 def _after_start(bound: edge.Edge, tab: PublishTab, started: Any) -> None:
     # whatever came of it, the token leaves the page
-    bound.on(started.then, lambda _: "", outputs=[tab.token])
+    bound.on(edge.ended(started), lambda _: "", outputs=[tab.token])
     bound.on(started.success, _show, [tab.run, tab.number], tab.shown)
 
 
@@ -149,11 +151,11 @@ def _whose_token(studio: Studio) -> str:
     return "HF_TOKEN of the environment is used" if studio.settings.hub_token else "hf_…"
 
 
-def _draft(studio: Studio, run: str | None, text: str | None, drafted: str, *values: form.Value) -> list[Any]:
+def _draft(studio: Studio, run: str | None, text: str | None, drafted: str, *values: form.Value) -> str:
     return card_box.draft(studio, destination.valid(run, values), text, drafted, anew=False)
 
 
-def _anew(studio: Studio, run: str | None, text: str | None, drafted: str, *values: form.Value) -> list[Any]:
+def _anew(studio: Studio, run: str | None, text: str | None, drafted: str, *values: form.Value) -> str:
     return card_box.draft(studio, destination.valid(run, values), text, drafted, anew=True)
 
 
@@ -201,9 +203,9 @@ def _start(
     return [number, *form.marks(PLACED, {}, shown), {}]
 
 
-def _stop(studio: Studio, run: str, number: str) -> None:
-    """The first time ask it to stop; a large file on its way can take long, so the second time end it."""
-    if studio.publication(run, number).status == "stopping":
+def _stop(studio: Studio, run: str, number: str, asked: str) -> None:
+    """Ask it to stop; a large file on its way can take long, so then end it, if that is what the button says."""
+    if asked == END:
         studio.kill(run, number)
     else:
         studio.stop(run, number)
@@ -217,7 +219,8 @@ def chosen(studio: Studio, name: str | None) -> Any:
     """The runs that have a result, the newest chosen unless another one was."""
     names = [view.name for view in studio.runs() if view.has_result]
     value = name if name in names else names[0] if names else None
-    return gr.update(choices=names, value=value, visible=bool(names))
+    # without need no value is sent: another run may have been chosen meanwhile
+    return gr.update(choices=names, visible=bool(names), **({} if value == name else {"value": value}))
 
 
 def _of_run(studio: Studio, run: str | None) -> tuple[Any, Any, str]:
@@ -231,7 +234,7 @@ def _of_run(studio: Studio, run: str | None) -> tuple[Any, Any, str]:
 
 def _poll(studio: Studio, run: str | None, number: str, seen: tuple[Any, ...]) -> Any:
     if not run or not number:
-        return (*[gr.skip()] * 6, gr.Timer(active=False), ())
+        return (*[gr.skip()] * 7, gr.Timer(active=False), ())
     if _signature(studio.publication(run, number)) == seen:
         return gr.skip()
     return _show(studio, run, number)
@@ -245,19 +248,22 @@ def _show(studio: Studio, run: str | None, number: str) -> tuple[Any, ...]:
     hidden, off = gr.update(visible=False), gr.Timer(active=False)
     if not run:
         nothing = markup.empty("Nothing to publish yet.", "Train first: go to Configure and press Start.")
-        return nothing, "", "", "", hidden, hidden, off, ()
+        return nothing, "", "", "", hidden, hidden, "", off, ()
     views = studio.publications(run)
-    view = next((one for one in views if one.name == number), None)
+    # one at work goes first, whoever began it; else the one that was shown, else the newest
+    views.sort(key=lambda one: (not one.active, one.name != number))
+    view = views[0] if views else None
     if view is None:
         nothing = markup.empty("Not published yet.", "Choose what and where to, then press the button.")
-        return nothing, "", "", "", hidden, hidden, off, ()
+        return nothing, "", "", "", hidden, hidden, "", off, ()
     return (
         publication.head(view),
         publication.checked(view),
         publication.result(studio, view),
         publication.earlier([one for one in views if one is not view]),
-        gr.update(visible=view.active, value="End now" if view.status == "stopping" else "Stop"),
+        gr.update(visible=view.active, value=END if view.status == "stopping" else "Stop"),
         gr.update(visible=view.status in AGAIN and not view.unreadable),
+        view.name,
         gr.Timer(active=view.active),
         _signature(view),
     )

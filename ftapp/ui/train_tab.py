@@ -63,7 +63,10 @@ class TrainTab:
     publish: Any
     timer: Any
     seen: Any
+    status_seen: Any
+    """Another one whenever the run that is followed gets another status."""
     views: Any
+    every: Any
     history: history.HistoryView
 
     @property
@@ -85,13 +88,13 @@ def place() -> TrainTab:
     """Put the components on the page."""
     with gr.Tabs(selected="run", elem_id="train-views") as views:
         one = gr.Tab("This run", id="run")
-        with gr.Tab("All runs and the queue", id="all", elem_id="train-all"):
+        with gr.Tab("All runs and the queue", id="all", elem_id="train-all") as every:
             listed = history.place()
     with one:
-        return _place_run(views, listed)
+        return _place_run(views, every, listed)
 
 
-def _place_run(views: Any, listed: history.HistoryView) -> TrainTab:
+def _place_run(views: Any, every: Any, listed: history.HistoryView) -> TrainTab:
     run = gr.Dropdown(choices=[], label="Run", elem_id="train-run", interactive=True, filterable=False)
     shown_status = gr.HTML(elem_id="train-status")
     progress = gr.HTML(elem_id="train-progress")
@@ -106,9 +109,7 @@ def _place_run(views: Any, listed: history.HistoryView) -> TrainTab:
         )
         evaluate = gr.Button("Evaluate →", size="sm", visible=False, elem_id="train-evaluate", min_width=110)
         publish = gr.Button("Publish →", size="sm", visible=False, elem_id="train-publish", min_width=110)
-    sure = confirm.confirmation(
-        "End it now, without saving what came after the last checkpoint?", "End now", "train-sure"
-    )
+    sure = confirm.confirmation("End now", "train-sure")
     notes = gr.HTML(elem_id="train-notes")
     with gr.Row(visible=False, elem_id="train-curves", elem_classes="curves") as curves:
         logarithmic = gr.Checkbox(
@@ -135,7 +136,8 @@ def _place_run(views: Any, listed: history.HistoryView) -> TrainTab:
         samples_box=samples_box, resolved=resolved, details=details, curves=curves, logarithmic=logarithmic,
         smoothing=smoothing, below=below, log=log, log_box=log_box, log_open=gr.State(False), stop=stop, kill=kill,
         sure=sure, changed=changed, resume=resume, again=again, chat=chat, evaluate=evaluate, publish=publish,
-        timer=gr.Timer(POLL_SECONDS, active=False), seen=gr.State(NOTHING_SEEN), views=views, history=listed,
+        timer=gr.Timer(POLL_SECONDS, active=False), seen=gr.State(NOTHING_SEEN), status_seen=gr.Textbox("", visible="hidden"), views=views,
+        every=every, history=listed,
     )  # fmt: skip
 
 
@@ -145,16 +147,16 @@ def wire(bound: edge.Edge, tab: TrainTab) -> None:
     history.wire(bound, tab.history)
     bound.on(tab.history.open.click, _opened, [tab.history.picked], [tab.run, tab.views])
     bound.on(tab.run.change, show, looked_at, tab.shown)
-    bound.poll(tab.timer.tick, _poll, [*looked_at, tab.seen], [tab.run, *tab.shown])
+    bound.poll(tab.timer.tick, _poll, [*looked_at, tab.seen], [tab.run, tab.status_seen, *tab.shown])
+    for event in (tab.every.select, tab.status_seen.change):
+        history.refresh(bound, event, tab.history)
     bound.on(tab.run.focus, lambda studio: gr.update(choices=choices(studio)), outputs=[tab.run])
     stopped = bound.on(tab.stop.click, lambda studio, name: studio.stop(name), [tab.run])
-    refresh(bound, stopped.then, tab)
-    killed = confirm.bind(bound, tab.kill, tab.sure, lambda studio, name: studio.kill(name), [tab.run])
-    refresh(bound, killed.then, tab)
+    killed = confirm.bind(bound, tab.kill, tab.sure, _sure, lambda studio, name: studio.kill(name), tab.run)
     resumed = bound.on(tab.resume.click, lambda studio, name: studio.resume(name), [tab.run])
-    refresh(bound, resumed.then, tab)
     restarted = bound.on(tab.changed.click, _start_changed, [tab.run], [tab.run])
-    refresh(bound, restarted.then, tab)
+    for done in (stopped, killed, resumed, restarted):
+        refresh(bound, edge.ended(done), tab)
     opened = bound.on(tab.log_box.expand, lambda _: True, outputs=[tab.log_open])
     bound.on(opened.then, show, looked_at, tab.shown)
     for one in (tab.logarithmic.input, tab.smoothing.change, tab.below.input):
@@ -172,6 +174,10 @@ def refresh(bound: edge.Edge, event: Any, tab: TrainTab) -> None:
     listed = bound.on(event, chosen, [tab.run], [tab.run])
     bound.on(listed.then, show, tab.looked_at, tab.shown)
     history.refresh(bound, event, tab.history)
+
+
+def _sure(name: str) -> str:
+    return f"End {name} now, without saving what came after its last checkpoint?"
 
 
 def _first(studio: Studio, name: str | None) -> tuple[Any, Any, Any]:
@@ -213,17 +219,18 @@ def _poll(
     studio: Studio, name: str | None, log_open: bool, logarithmic: bool, smoothing: float, below: str, seen: Seen
 ) -> Any:
     if not name:
-        return (gr.skip(), *_nothing())
+        return (gr.skip(), gr.skip(), *_nothing())
     try:
         view = studio.run(name)
     except JobError:  # its folder is gone
-        return (chosen(studio, None), *[gr.skip()] * len(_nothing()))
+        return (chosen(studio, None), "", *[gr.skip()] * len(_nothing()))
     changes = _changes(studio, view, log_open, (logarithmic, smoothing, below), seen)
     if changes[-1] == seen:
         return gr.skip()
     listed = seen.run == name and seen.status == view.status
     # with its value, or the browser would go on showing the label of before
-    return (gr.skip() if listed else gr.update(choices=choices(studio), value=name), *changes)
+    update = gr.skip() if listed else gr.update(choices=choices(studio), value=name)
+    return (update, f"{name} {view.status}", *changes)
 
 
 def _changes(studio: Studio, view: RunView, log_open: bool, drawing: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:

@@ -5,13 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import TOKEN
+from tests.browser.conftest import TOKEN, settled
 from tests.browser.test_story import MINUTES, tab
 from tests.hub.fixture import Hub
 from tests.models import make
+from tests.running import wait_for
 
+COUNTING = """() => window.gradio_config.dependencies.filter((one) => one.outputs.some((id) =>
+    window.gradio_config.components.find((part) => part.id === id)?.props.elem_id === "config-parameters"))
+    .map((one) => one.id)"""
+"""The numbers of the handlers that say how much is trained."""
 PUSH = """
 import sys
 from huggingface_hub import HfApi
@@ -112,3 +117,33 @@ def test_presets_fill_the_form_and_rows_are_measured(page: Page) -> None:
     expect(page.locator("#config-duration")).to_contain_text("No past run on this machine")
     page.locator("#config-two-steps").click()
     expect(page.locator("#config-duration")).to_contain_text("from two steps of this model", timeout=2 * MINUTES)
+
+
+def test_what_is_told_is_of_the_last_values_though_it_comes_late(page: Page) -> None:
+    tab(page, "Configure")
+    expect(page.locator("#config-parameters")).to_contain_text("trained")
+    rank = page.locator("#config-method-rank input, #config-method-rank textarea").first
+    rank.fill("64")
+    rank.blur()
+    settled(page)
+    told = page.locator("#config-parameters").inner_text()
+    slow: list[Route] = []
+    counting = page.evaluate(COUNTING)
+
+    def hold(route: Route) -> None:
+        asked = json.loads(route.request.post_data or "{}")
+        if not slow and asked.get("fn_index") in counting:
+            slow.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/queue/join*", hold)
+    rank.fill("8")
+    rank.blur()
+    wait_for(lambda: page.wait_for_timeout(20) or slow, "the count for 8", 20)
+    rank.fill("64")
+    rank.blur()
+    settled(page, 3)  # one is held, so it does not come to rest
+    slow[0].continue_()
+    settled(page)
+    expect(page.locator("#config-parameters")).to_have_text(told, use_inner_text=True)

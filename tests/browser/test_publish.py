@@ -11,6 +11,7 @@ import psutil
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from ftapp.contract.publication import parse_publish_config
 from ftapp.settings import Settings
 from ftapp.studio import Studio
 from tests.browser.conftest import TOKEN, Served, settled
@@ -122,14 +123,22 @@ def test_merge_check_edit_push_and_see_the_link(page: Page, served: Served, hub:
 
 @pytest.mark.opens_the_page_later
 def test_a_refused_push_is_told_and_goes_on(page: Page, served: Served, hub: Hub, tmp_path: Path) -> None:
-    trained(served, tmp_path)
+    run = trained(served, tmp_path)
     page.goto(served.url)
     page.get_by_role("tab", name="Publish").click()
+    expect(page.locator("#publish-progress")).to_contain_text("Not published yet")
+    # what another one begins, as the terminal does, is followed here too
+    studio = Studio(Settings(served.home, "127.0.0.1", 0, 2**30, 600.0, 600.0, None))
+    studio.publish(parse_publish_config({"run": run}))
+    page.get_by_role("tab", name="Evaluate").click()
+    page.get_by_role("tab", name="Publish").click()
+    expect(page.locator("#publish-progress")).to_contain_text("Finished")
     page.locator("#publish-with-base input").check()
     fill(page, "destination", "alice/second")
     fill(page, "token", "hf_nobodysTokenAtAll")
     page.locator("#publish-start").click()
     expect(page.locator(".toast-body, [data-testid=toast-body]").first).to_contain_text("token is not valid")
+    expect(page.locator("#publish-token input")).to_have_value("")
     hub.inject("POST", "/commit/main", status=403)
     fill(page, "token", TOKEN)
     page.locator("#publish-start").click()

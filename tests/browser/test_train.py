@@ -62,8 +62,16 @@ def test_waiting_runs_are_put_in_order_taken_out_and_put_back(page: Page, served
     page.get_by_role("button", name="Take out of the queue").filter(visible=True).click()
     expect(page.locator("#train-status")).to_contain_text("Taken out of the queue before it began")
     assert [entry.name for entry in studio.queue()] == [third]
+
+    # the list follows what becomes of the run at work, without a click
+    page.locator("#train-run input").click()
+    page.get_by_role("option", name=first).click()
+    expect(page.locator("#train-status")).to_contain_text("Running")
+    tab(page, "All runs and the queue")
+    expect(page.locator("#history-table tr").filter(has_text=first)).to_contain_text("Running")
     studio.unqueue(third)
     studio.kill(first)
+    expect(page.locator("#history-table tr").filter(has_text=first)).to_contain_text("Stopped")
 
 
 @pytest.mark.opens_the_page_later
@@ -101,7 +109,10 @@ def test_runs_are_searched_named_compared_and_deleted(page: Page, served: Served
     expect(differences.locator("tr").filter(has_text="Best held-out loss")).to_contain_text("1.5")
     expect(page.locator("#history-chart .js-plotly-plot")).to_be_visible()
 
+    # what is chosen after the question is not deleted with the rest
     page.locator("#history-delete").click()
+    expect(page.locator("#history-sure")).to_contain_text(f"Delete {runs[0]}, {runs[1]} for good")
+    choose_runs(page, runs[2])
     page.locator("#history-sure-yes").click()
     expect(table.locator("tbody tr")).to_have_count(1)
     assert [row.name for row in studio.history()] == [runs[2]]
