@@ -71,7 +71,7 @@ class Edge:
         """
         ours = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None, "preprocess": False}
         options = {**ours, **options}
-        return event(self._told(handler), list(inputs), list(outputs), **options)
+        return event(self._told(handler, inputs), list(inputs), list(outputs), **options)
 
     def in_browser(self, event: Callable[..., Any], script: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
         """Do this in the browser alone, on the values of that very moment: what is typed cannot be overtaken."""
@@ -104,13 +104,19 @@ class Edge:
         page.load(arrive, show_progress="hidden", api_visibility="private", concurrency_limit=None)
         page.unload(leave)
 
-    def _told(self, handler: Handler) -> Handler:
-        """The handler as Gradio calls it: with the request first, with errors as toasts."""
+    def _told(self, handler: Handler, inputs: Sequence[Any]) -> Handler:
+        """The handler as Gradio calls it: with the request first, with errors as toasts, with "" for no text."""
+        text = [isinstance(one, gr.Textbox) for one in inputs]
+
+        def read(values: Sequence[Any]) -> list[Any]:
+            """A box that nobody has typed into yet comes as None."""
+            return ["" if value is None and here else value for value, here in zip(values, text, strict=True)]
+
         if "event" in inspect.signature(handler).parameters:
 
             def act(request: gr.Request, event: gr.EventData, *values: Any) -> Iterator[Any]:
                 try:
-                    yield from handler(self.studio_for(request), *values, event=event._data)
+                    yield from handler(self.studio_for(request), *read(values), event=event._data)
                 except Exception as error:
                     raise toast(error) from None
 
@@ -119,7 +125,7 @@ class Edge:
 
             def stream(request: gr.Request, *values: Any) -> Iterator[Any]:
                 try:
-                    yield from handler(self.studio_for(request), *values)
+                    yield from handler(self.studio_for(request), *read(values))
                 except Exception as error:
                     raise toast(error) from None
 
@@ -128,7 +134,7 @@ class Edge:
 
             def measured(request: gr.Request, progress: gr.Progress = gr.Progress(), *values: Any) -> Any:  # noqa: B008
                 try:
-                    return handler(self.studio_for(request), *values, progress=progress)
+                    return handler(self.studio_for(request), *read(values), progress=progress)
                 except Exception as error:
                     raise toast(error) from None
 
@@ -136,7 +142,7 @@ class Edge:
 
         def plain(request: gr.Request, *values: Any) -> Any:
             try:
-                return handler(self.studio_for(request), *values)
+                return handler(self.studio_for(request), *read(values))
             except Exception as error:
                 raise toast(error) from None
 

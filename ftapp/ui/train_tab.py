@@ -136,8 +136,8 @@ def _place_run(views: Any, every: Any, listed: history.HistoryView) -> TrainTab:
         samples_box=samples_box, resolved=resolved, details=details, curves=curves, logarithmic=logarithmic,
         smoothing=smoothing, below=below, log=log, log_box=log_box, log_open=gr.State(False), stop=stop, kill=kill,
         sure=sure, changed=changed, resume=resume, again=again, chat=chat, evaluate=evaluate, publish=publish,
-        timer=gr.Timer(POLL_SECONDS, active=False), seen=gr.State(NOTHING_SEEN), status_seen=gr.Textbox("", visible="hidden"), views=views,
-        every=every, history=listed,
+        timer=gr.Timer(POLL_SECONDS, active=False), seen=gr.State(NOTHING_SEEN),
+        status_seen=gr.Textbox("", visible="hidden"), views=views, every=every, history=listed,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from ftapp.contract.events import Finished
 from ftapp.demo.scoring import json_answer_right
 from ftapp.settings import Settings
 from ftapp.studio import DEMO_FOLDER, Studio
-from tests.browser.conftest import TOKEN, Served
+from tests.browser.conftest import TOKEN, Served, settled
 from tests.hub.fixture import Hub
 from tests.running import config_for, recorded, wait_for, wait_for_step
 
@@ -225,6 +225,21 @@ def test_the_empty_page_says_what_to_do_next(page: Page) -> None:
     for name, words in said.items():
         tab(page, name)
         expect(page.get_by_role("tabpanel").filter(visible=True).first).to_contain_text(words)
+    # what nobody has typed into yet
+    tab(page, "Dataset")
+    tab(page, "Hub")
+    page.locator("#dataset-hub-look").click()
+    expect(page.locator("#dataset-hub-said")).to_contain_text("Type the name of a dataset")
+    tab(page, "Paste")
+    page.locator("#dataset-paste").click()
+    expect(page.locator("#dataset-problem")).to_contain_text("Nothing was pasted")
+    tab(page, "Chat")
+    page.locator("#chat-send").click()
+    tab(page, "Configure")
+    page.locator("#config-find").get_by_role("button").first.click()
+    page.locator("#config-model-search input, #config-model-search textarea").first.press("Enter")
+    settled(page)
+    expect(page.get_by_text("Something unexpected")).to_have_count(0)
 
 
 def _shown_at(page: Page, step: int) -> Any:
