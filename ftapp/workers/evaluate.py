@@ -13,6 +13,7 @@ from ftapp.contract.examples import Example
 from ftapp.contract.memory import AUTO_LENGTH_LIMIT
 from ftapp.contract.scoring import Sums, comparisons_of, scores_of, unrelated_of
 from ftapp.contract.verdict import judge
+from ftapp.store.accelerator import wait_until_free
 from ftapp.store.datasets import DatasetStore
 from ftapp.store.evaluations import REPORT, write_results
 from ftapp.store.eventlog import EventLog
@@ -50,6 +51,7 @@ class _Evaluation:
         """Rows, contestants, unrelated text, report."""
         self._phase("reading the rows")
         drawn = draw_rows(DatasetStore(self._run.folder.parents[1] / "datasets"), self._config, self._run_config)
+        wait_until_free(self._run.folder.parents[2], self._phase)
         self._phase("loading the model")
         model = RunModel(self._run)
         encoder, context = model.encoder, self._context(model)

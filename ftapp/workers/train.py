@@ -20,6 +20,7 @@ from ftapp.contract.errors import ModelError
 from ftapp.contract.memory import AUTO_LENGTH_LIMIT, CONTEXT, Machine, estimate, resolve
 from ftapp.contract.parameters import target_problem
 from ftapp.contract.refusals import refusal
+from ftapp.store.accelerator import wait_until_free
 from ftapp.store.adapters import adapter_folder, disagreements, measured_before, pinned_revision
 from ftapp.store.checkpoints import best_step, last_whole, step_of
 from ftapp.store.datasets import DatasetStore
@@ -95,6 +96,7 @@ def _train(job: Job, say: Reporter) -> ev.Event:
     fresh = earlier is None and before.checkpoint is None
     if fresh and (problem := target_problem(headers.groups, config.method, headers.facts)):
         raise refusal({TARGETS: problem})
+    wait_until_free(runs.parents[1], lambda words: say.say(ev.Phase(name=words)))
     say.say(ev.Phase(name="loading"))
     dtype = models.training_dtype(config.method, on)
     model = models.load_base(folder, name, on, dtype, quantised=isinstance(config.method, QloraConfig))

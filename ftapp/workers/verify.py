@@ -4,6 +4,7 @@ import gc
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from ftapp import host
 from ftapp.contract import events as ev
 from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.contract.examples import Example, Message, RowProblem
+from ftapp.store.accelerator import held
 from ftapp.store.datasets import DatasetStore
 from ftapp.store.jobs import Job
 from ftapp.store.weights import tensors
@@ -59,13 +61,17 @@ class Verification:
 
     def __init__(self, run: Job, base: Path, adapter: Path, merged: Path, say: Say) -> None:
         self._base, self._adapter, self._merged, self._say = base, adapter, merged, say
-        self._name = run.run_config().model.public_name
+        self._name, self._home = run.run_config().model.public_name, run.folder.parents[2]
         self._encoder = Encoder(load_tokenizer(adapter), self._name)
         self._rows, self._prompts, self._held_out = _material(run, self._encoder)
         self._on, self._dtype = _where(base)
 
     def run(self) -> ev.Verified:
         """One model in memory after the other; raises ModelError if there is not enough for one."""
+        with held(self._home) if self._on.device == "cuda" else nullcontext():
+            return self._compare()
+
+    def _compare(self) -> ev.Verified:
         total = 2 * len(self._rows)
         self._say(ev.Phase(name="verifying", done=0, total=total))
         said = self._ask_tuned(total)

@@ -13,6 +13,7 @@ import pytest
 from ftapp.contract import events as ev
 from ftapp.contract.errors import DatasetError, ModelError
 from ftapp.contract.publication import PublishConfig
+from ftapp.store.accelerator import WAITING, held
 from ftapp.store.checkpoints import best_step, last_whole
 from ftapp.studio import Studio
 from ftapp.views import JobView
@@ -233,3 +234,13 @@ def test_the_terminal_tries_two_steps_and_says_how_long_the_whole_would_take(
     assert "from two steps of this model with lora" in done.stdout
     [tried] = studio.runs()
     assert tried.state.metrics[-1].step == tried.state.metrics[-1].total_steps == 2
+
+
+def test_a_run_waits_while_a_publication_is_checked_on_the_accelerator(
+    studio: Studio, tiny_llama: Path, tmp_path: Path
+) -> None:
+    config = config_for(studio, tiny_llama, tmp_path, duration={"max_steps": 2})
+    with held(studio.settings.home):
+        run = studio.start_training(config)
+        wait_for(lambda: (phase := studio.run(run).state.phase) and phase.name == WAITING, "the wait")
+    assert finish(studio, run).status == "finished"
