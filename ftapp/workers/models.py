@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,6 +64,25 @@ def _check_no_gpu_is_wasted(devices: Path) -> None:
         f"This machine has an NVIDIA GPU, but torch {torch.__version__} cannot use it: {why}.",
         "Restart the machine, check the driver with nvidia-smi; or set CUDA_VISIBLE_DEVICES= to train on the CPU.",
     )
+
+
+def check_triton(on: Hardware) -> None:
+    """Raises AcceleratorError where Triton, which computes a training's loss on a GPU, cannot compile its C module."""
+    if on.device == "cpu":
+        return
+    try:
+        import triton
+    except ImportError:
+        return  # TRL does without, too
+    try:
+        triton.runtime.driver.active.get_current_device()
+    except (RuntimeError, AssertionError, OSError, subprocess.CalledProcessError) as error:
+        compiled = isinstance(error, subprocess.CalledProcessError)
+        why = "the C compiler failed, its words are in the log" if compiled else first_line(error)
+        raise AcceleratorError(
+            f"Triton, which computes the loss on {on.name}, cannot be used: {why}.",
+            "Install a C compiler and Python's headers (on Debian and Ubuntu: gcc and python3-dev), and start again.",
+        ) from error
 
 
 def load_base(folder: Path, name: str, on: Hardware, dtype: torch.dtype, quantised: bool = False) -> PreTrainedModel:

@@ -55,6 +55,7 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
 def _train(job: Job, say: Reporter) -> ev.Event:
     config = job.run_config()
     on = models.hardware()
+    models.check_triton(on)
     world = int(os.environ.get("WORLD_SIZE", "1"))
 
     before = Before(job)
