@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations import sdpa_attention
 from transformers.utils import is_flash_attn_2_available
 
 from ftapp.contract.config import AdapterConfig, FullConfig
@@ -44,7 +45,12 @@ def hardware() -> Hardware:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-        flash = torch.cuda.get_device_capability() >= (8, 0) and is_flash_attn_2_available()
+        recent = torch.cuda.get_device_capability() >= (8, 0)
+        if not recent:
+            # of torch's fused kernels only flash attention's takes grouped heads, and it needs 8.0: they are repeated,
+            # or attention would hold every pair of tokens
+            sdpa_attention.use_gqa_in_sdpa = lambda *_: False
+        flash = recent and is_flash_attn_2_available()
         return Hardware("cuda", torch.cuda.get_device_name(), torch.bfloat16 if native else torch.float16, flash)
     _check_no_gpu_is_wasted(Path("/dev"))
     return Hardware("cpu", "CPU", torch.float32)
