@@ -103,6 +103,8 @@ def load_base(folder: Path, name: str, on: Hardware, dtype: torch.dtype, quantis
         )
     if on.device == "cuda":
         options["device_map"] = {"": torch.cuda.current_device()}
+        if quantised:
+            _check_bitsandbytes(on, dtype)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder, trust_remote_code=False, use_safetensors=True, **options
@@ -114,8 +116,34 @@ def load_base(folder: Path, name: str, on: Hardware, dtype: torch.dtype, quantis
             f"{name} cannot be loaded: {first_line(error)}.",
             "Choose a causal language model with .safetensors files that transformers knows without remote code.",
         ) from error
+    except RuntimeError as error:
+        # whatever fails while weights are quantised, transformers raises this and leaves the cause in its log
+        if on.device == "cuda" and "conversion of the weights" in str(error) and _is_nearly_full():
+            raise torch.OutOfMemoryError(f"Out of memory while {name} was quantised.") from error
+        raise
     _keep_from_repacking(model)
     return model
+
+
+def _check_bitsandbytes(on: Hardware, dtype: torch.dtype) -> None:
+    """Raises AcceleratorError where bitsandbytes cannot quantise on this GPU."""
+    from bitsandbytes import functional  # without QLoRA it need not be there
+
+    try:
+        functional.quantize_4bit(torch.zeros(64, 64, device=torch.cuda.current_device(), dtype=dtype))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AttributeError, OSError) as error:
+        raise AcceleratorError(
+            f"bitsandbytes, which quantises for QLoRA, cannot use {on.name}: {first_line(error)}.",
+            "See what python -m bitsandbytes says; or choose LoRA.",
+        ) from error
+
+
+def _is_nearly_full() -> bool:
+    """Whether less than a tenth of the GPU's memory is left to this process."""
+    free, total = torch.cuda.mem_get_info()
+    return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated() < total / 10
 
 
 def attend_by_flash(model: PreTrainedModel) -> bool:

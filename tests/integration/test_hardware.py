@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -19,6 +20,7 @@ from ftapp.contract.memory import Plan
 from ftapp.studio import Studio
 from ftapp.workers import models
 from ftapp.workers.arguments import trainer_arguments
+from ftapp.workers.failures import failed
 from ftapp.workers.rows import TokenRows
 from ftapp.workers.tokens import Encoder
 from tests.models import tokenizer
@@ -93,6 +95,46 @@ def test_one_process_trains_on_one_gpu_of_several(
         AcceleratorState._reset_state(reset_partial_state=True)
     cpu = models.Hardware("cpu", "CPU", torch.float32)
     assert trainer_arguments(job, config, cpu, 1, rows, plan, packing=False).n_gpu == 0
+
+
+@pytest.fixture
+def load_in_four_bits(monkeypatch: pytest.MonkeyPatch, tiny_llama: Path) -> Callable[[], Any]:
+    """Load the tiny model as on a GPU, of which the CPU does the work."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: "cpu")
+    gpu = models.Hardware("cuda", "Tesla T4", torch.float16)
+    return lambda: models.load_base(tiny_llama, "tiny", gpu, torch.float16, quantised=True)
+
+
+def test_a_bitsandbytes_that_cannot_use_the_gpu_is_named(
+    monkeypatch: pytest.MonkeyPatch, load_in_four_bits: Callable[[], Any]
+) -> None:
+    assert load_in_four_bits().is_loaded_in_4bit
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("\nCUDA SETUP ERROR: Missing dependency: libcudart.so\n\nTo fix this, make sure that")
+
+    monkeypatch.setattr(bitsandbytes.functional, "quantize_4bit", broken)
+    with pytest.raises(AcceleratorError, match=r"cannot use Tesla T4: CUDA SETUP ERROR.*libcudart\.so\."):
+        load_in_four_bits()
+
+
+@pytest.mark.parametrize(("free", "kind"), [(2**28, "memory"), (2**33, "other")])
+def test_a_gpu_that_is_full_while_it_quantises_is_told(
+    monkeypatch: pytest.MonkeyPatch, load_in_four_bits: Callable[[], Any], free: int, kind: str
+) -> None:
+    quantise, calls = bitsandbytes.functional.quantize_4bit, []
+
+    def fills(*tensors: Any, **options: Any) -> Any:
+        calls.append(tensors)
+        if len(calls) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return quantise(*tensors, **options)
+
+    monkeypatch.setattr(bitsandbytes.functional, "quantize_4bit", fills)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 2**34))
+    with pytest.raises(RuntimeError) as caught:
+        load_in_four_bits()
+    assert failed(caught.value).kind == kind
 
 
 def no_compiler() -> None:
