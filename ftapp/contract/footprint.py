@@ -33,12 +33,12 @@ class Footprint:
     """A token, all layers: what the forward pass keeps for the backward pass."""
     per_pair: int
     """Of every pair of tokens in a row, all layers: the mask that attention keeps."""
-    experts: int
-    """All layers: the experts' weights with the adapter added."""
+    matrices: int
+    """All layers: weights that the forward pass makes and keeps, of experts with the adapter added and for DoRA."""
     working: int
     """A token, one layer: what its backward pass computes with beyond that."""
     largest: int
-    """The largest matrix while it is dequantised."""
+    """What is made of the largest matrix for a moment: it is dequantised, or DoRA takes its lengths."""
     layers: int
     hidden: int
     vocab: int
@@ -54,7 +54,7 @@ class Footprint:
 
     def kept(self, tokens: int, row: int) -> int:
         """Everything that the forward pass of all layers keeps."""
-        return tokens * (self.per_token + row * self.per_pair) + self.experts
+        return tokens * (self.per_token + row * self.per_pair) + self.matrices
 
     def layer(self, tokens: int, row: int) -> int:
         """What one layer keeps."""
@@ -111,9 +111,9 @@ def footprint(
         checkpoints=layers * hidden * held + 12 * hidden,
         per_token=_per_token(groups, facts, method, cuda, layers, hidden) + 12 * hidden,
         per_pair=layers * (2 if cuda else 4),
-        experts=_experts(groups, facts, method) * (2 if cuda else 4),
+        matrices=_matrices(groups, facts, method, cuda),
         working=(8 if cuda else 12) * max(_intermediate(facts, hidden), hidden),
-        largest=max((prod(g.shape) for g in groups if g.kind == "linear"), default=0) * held if quantised else 0,
+        largest=_largest(groups, facts, method, cuda),
         layers=layers,
         hidden=hidden,
         vocab=facts.vocab or embedding[0],
@@ -134,8 +134,10 @@ def _per_token(
     """What autograd saves a token in all layers without checkpointing.
 
     Norms: their input in fp32 and, if trained, the normalised one. Linear layers: their input if they or their adapter
-    are trained; under autocast every adapter makes its own 16-bit copy (peft casts the input to fp32 first). Attention:
-    query, key and value repeated to all heads (as with padding), output, log-sum. MLP: gate, up and their product.
+    are trained; under autocast every adapter makes its own 16-bit copy (peft casts the input to fp32 first); so does
+    dropout, with a mask. DoRA: what the matrix and what the adapter gives, for the gradient of the trained lengths.
+    Attention: query, key and value repeated to all heads (as with padding), output, log-sum. MLP: gate, up and their
+    product.
     """
     full, size = isinstance(method, FullConfig), 2 if cuda else 4
     query, key = facts.heads * facts.head_dim or hidden, facts.kv_heads * facts.head_dim or hidden
@@ -155,9 +157,12 @@ def _per_token(
             shared = inputs == query and group.leaf in ("o_proj", "c_proj", "out_proj", "dense")
             if not cuda:  # without casts, layers that read the same input share it
                 shared = shared or group.leaf in ("k_proj", "v_proj", "up_proj")
-            saved += 0 if shared and (full or not cuda) else learns * inputs * size
+            dropped = isinstance(method, AdapterConfig) and method.dropout > 0
+            saved += 0 if shared and (full or not cuda) and not dropped else learns * inputs * size
+            saved += learns * inputs * (1 if cuda else 4) if dropped else 0
             if isinstance(method, AdapterConfig):
                 saved += learns * method.rank * size
+                saved += learns * (prod(group.shape) // inputs) * 2 * size if method.dora else 0
     gated = any(group.leaf in ("gate_proj", "gate_up_proj", "w1") for group in groups)
     routed = facts.experts_per_token * (3 * inner + 2 * hidden) if facts.experts else 0
     mlp = routed or inner * (3 if gated else 5)
@@ -168,8 +173,35 @@ def _intermediate(facts: Architecture, hidden: int) -> int:
     return (facts.expert_intermediate if facts.experts else facts.intermediate) or 4 * hidden
 
 
-def _experts(groups: Sequence[Weights], facts: Architecture, method: AdapterConfig | FullConfig) -> int:
-    """Parameters of the experts that an adapter is added to: the sum is a new tensor in every layer."""
+def _matrices(groups: Sequence[Weights], facts: Architecture, method: AdapterConfig | FullConfig, cuda: bool) -> int:
+    """Bytes of the weights that are new tensors in every layer.
+
+    Experts that an adapter is added to; and with DoRA under dropout, which multiplies the matrix once more, its copy in
+    the precision of the computation.
+    """
     if isinstance(method, FullConfig):
         return 0
-    return sum(g.total for g in groups if g.kind == "experts" and adapted(g, method, facts))
+    size, copied = 2 if cuda else 4, cuda or isinstance(method, QloraConfig)
+    kinds = {"experts", "linear"} if method.dora and method.dropout and copied else {"experts"}
+    reached = ((g, adapted(g, method, facts)) for g in groups if g.kind in kinds)
+    return sum((g.total if g.kind == "experts" else count * prod(g.shape)) * size for g, count in reached if count)
+
+
+def _largest(groups: Sequence[Weights], facts: Architecture, method: AdapterConfig | FullConfig, cuda: bool) -> int:
+    """Bytes that one linear layer makes of its matrix for a moment.
+
+    DoRA multiplies an identity by the adapter (`get_lora_weight` in peft/tuners/lora/dora.py), then has the adapter's
+    matrix, that times the scale, the base's and the sum of both in fp32, and still the identity as autograd keeps it.
+    """
+    if isinstance(method, FullConfig):
+        return 0
+    size, quantised, most = 2 if cuda else 4, isinstance(method, QloraConfig), 0
+    for group in (g for g in groups if g.kind == "linear"):
+        matrix = prod(group.shape)
+        most = max(most, matrix * size if quantised else 0)
+        if method.dora and adapted(group, method, facts):
+            inputs = group.shape[0] if group.leaf in CONV1D else group.shape[1]
+            identity = inputs * inputs * 4 + (inputs * inputs * size if cuda else 0) + matrix * size
+            lengths = inputs * inputs * size + matrix * 4 * (4 if cuda or quantised else 3)
+            most = max(most, identity, lengths)
+    return most

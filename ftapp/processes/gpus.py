@@ -1,8 +1,8 @@
 """What the machine has, asked of the driver: no torch, no context on the accelerator."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 import pynvml
@@ -26,16 +26,24 @@ class Gpu:
     """CUDA compute capability, such as (8, 0)."""
 
 
-def devices() -> int:
-    """Accelerators that a worker of ours would see: those of the driver, less what CUDA_VISIBLE_DEVICES hides."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = len(gpus())
+def visible(uuids: Sequence[str], chosen: str | None) -> list[int]:
+    """Which of the driver's accelerators a process sees with this CUDA_VISIBLE_DEVICES, in the order that it sees."""
     if chosen is None:
-        return count
-    names = [name.strip() for name in chosen.split(",")]
-    # CUDA stops at the first name that it does not know, and sees one slice (MIG) of an accelerator only
-    known = list(takewhile(lambda name: name and not name.startswith("-"), names))
-    return min(count, 1 if chosen.startswith("MIG") else len(known))
+        return list(range(len(uuids)))
+    if chosen.startswith("MIG"):
+        return list(range(len(uuids)))[:1]  # CUDA sees one slice of an accelerator only
+    found: list[int] = []
+    for name in chosen.split(","):
+        wanted = name.strip()
+        named = [
+            index
+            for index, uuid in enumerate(uuids)
+            if wanted == str(index) or (wanted.startswith("GPU-") and uuid.startswith(wanted))
+        ]
+        if len(named) != 1:
+            break  # CUDA stops at the first name that it does not know
+        found += named
+    return found if len(set(found)) == len(found) else []  # nor does it take one twice
 
 
 def processes_for(batch: BatchConfig, available: int) -> int:
@@ -50,15 +58,17 @@ def processes_for(batch: BatchConfig, available: int) -> int:
 
 
 def gpus() -> list[Gpu]:
-    """The accelerators that the driver reports now; empty without a driver."""
+    """The accelerators that the driver reports now, those that CUDA_VISIBLE_DEVICES lets be seen; empty without one."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return []
     try:
         found = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        uuids = [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+        for index in visible(uuids, os.environ.get("CUDA_VISIBLE_DEVICES")):
+            handle = handles[index]
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
             major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
             name = str(pynvml.nvmlDeviceGetName(handle))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ftapp.contract.errors import FtappError, JobError
 from ftapp.processes.child import alive, stop_tree
-from ftapp.processes.gpus import devices, processes_for
+from ftapp.processes.gpus import gpus, processes_for
 from ftapp.processes.launch import launch
 from ftapp.processes.runs import Runs
 from ftapp.settings import Settings
@@ -151,7 +151,7 @@ class Scheduler:
 
     def start(self, user: str, job: Job) -> None:
         """Start a run's training now, in as many processes as there are devices to share the batch."""
-        found, wanted = devices(), self._settings.devices
+        found, wanted = len(gpus()), self._settings.devices
         available = min(wanted or found, found) if found else wanted or 1
         launch(job, "train", self._token_of(user), processes_for(job.run_config().batch, available))
 

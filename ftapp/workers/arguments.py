@@ -33,7 +33,7 @@ def trainer_arguments(
     every = evaluation_steps(config, steps)
     measured = rows.held_out is not None
     rate = optim.learning_rate
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(job.folder / "checkpoints"),
         seed=config.seed,
         data_seed=config.seed,
@@ -75,6 +75,9 @@ def trainer_arguments(
         disable_tqdm=True,
         dataloader_pin_memory=on.device == "cuda",
     )
+    # one process trains on one GPU: with others in sight the trainer would take them all, which TRL refuses
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def total_steps(config: RunConfig, rows: int) -> int:

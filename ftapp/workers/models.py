@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations import sdpa_attention
 from transformers.utils import is_flash_attn_2_available
 
 from ftapp.contract.config import AdapterConfig, FullConfig
@@ -43,7 +45,12 @@ def hardware() -> Hardware:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-        flash = torch.cuda.get_device_capability() >= (8, 0) and is_flash_attn_2_available()
+        recent = torch.cuda.get_device_capability() >= (8, 0)
+        if not recent:
+            # of torch's fused kernels only flash attention's takes grouped heads, and it needs 8.0: they are repeated,
+            # or attention would hold every pair of tokens
+            sdpa_attention.use_gqa_in_sdpa = lambda *_: False
+        flash = recent and is_flash_attn_2_available()
         return Hardware("cuda", torch.cuda.get_device_name(), torch.bfloat16 if native else torch.float16, flash)
     _check_no_gpu_is_wasted(Path("/dev"))
     return Hardware("cpu", "CPU", torch.float32)
@@ -65,6 +72,25 @@ def _check_no_gpu_is_wasted(devices: Path) -> None:
     )
 
 
+def check_triton(on: Hardware) -> None:
+    """Raises AcceleratorError where Triton, which computes a training's loss on a GPU, cannot compile its C module."""
+    if on.device == "cpu":
+        return
+    try:
+        import triton
+    except ImportError:
+        return  # TRL does without, too
+    try:
+        triton.runtime.driver.active.get_current_device()
+    except (RuntimeError, AssertionError, OSError, subprocess.CalledProcessError) as error:
+        compiled = isinstance(error, subprocess.CalledProcessError)
+        why = "the C compiler failed, its words are in the log" if compiled else first_line(error)
+        raise AcceleratorError(
+            f"Triton, which computes the loss on {on.name}, cannot be used: {why}.",
+            "Install a C compiler and Python's headers (on Debian and Ubuntu: gcc and python3-dev), and start again.",
+        ) from error
+
+
 def load_base(folder: Path, name: str, on: Hardware, dtype: torch.dtype, quantised: bool = False) -> PreTrainedModel:
     """A causal language model from safetensors files, in `dtype` or in NF4 computing in `dtype`; raises ModelError."""
     options: dict[str, Any] = {"dtype": dtype}
@@ -77,6 +103,8 @@ def load_base(folder: Path, name: str, on: Hardware, dtype: torch.dtype, quantis
         )
     if on.device == "cuda":
         options["device_map"] = {"": torch.cuda.current_device()}
+        if quantised:
+            _check_bitsandbytes(on, dtype)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder, trust_remote_code=False, use_safetensors=True, **options
@@ -88,8 +116,34 @@ def load_base(folder: Path, name: str, on: Hardware, dtype: torch.dtype, quantis
             f"{name} cannot be loaded: {first_line(error)}.",
             "Choose a causal language model with .safetensors files that transformers knows without remote code.",
         ) from error
+    except RuntimeError as error:
+        # whatever fails while weights are quantised, transformers raises this and leaves the cause in its log
+        if on.device == "cuda" and "conversion of the weights" in str(error) and _is_nearly_full():
+            raise torch.OutOfMemoryError(f"Out of memory while {name} was quantised.") from error
+        raise
     _keep_from_repacking(model)
     return model
+
+
+def _check_bitsandbytes(on: Hardware, dtype: torch.dtype) -> None:
+    """Raises AcceleratorError where bitsandbytes cannot quantise on this GPU."""
+    from bitsandbytes import functional  # without QLoRA it need not be there
+
+    try:
+        functional.quantize_4bit(torch.zeros(64, 64, device=torch.cuda.current_device(), dtype=dtype))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AttributeError, OSError) as error:
+        raise AcceleratorError(
+            f"bitsandbytes, which quantises for QLoRA, cannot use {on.name}: {first_line(error)}.",
+            "See what python -m bitsandbytes says; or choose LoRA.",
+        ) from error
+
+
+def _is_nearly_full() -> bool:
+    """Whether less than a tenth of the GPU's memory is left to this process."""
+    free, total = torch.cuda.mem_get_info()
+    return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated() < total / 10
 
 
 def attend_by_flash(model: PreTrainedModel) -> bool:

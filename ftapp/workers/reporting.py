@@ -151,6 +151,11 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         if self._broken >= (SCALER_PATIENCE if harmless else PATIENCE):
             what = "The gradient is" if math.isfinite(loss) else "The loss is"
             told = f"{what} not a finite number at step {state.global_step} (loss {loss}, gradient norm {grad_norm})."
+            if not math.isfinite(self._first) and args.fp16:
+                raise NotFinite(
+                    f"{told} It never was one: this GPU has no bf16, and the base model most likely overflows in fp16.",
+                    "Train on a GPU of compute capability 8.0 or newer, or choose another base model.",
+                )
             if not math.isfinite(self._first):
                 raise NotFinite(
                     f"{told} It never was one: the base model's own weights may be damaged.",

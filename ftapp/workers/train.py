@@ -3,6 +3,8 @@
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,7 @@ def train(job: Job, events: EventLog | None) -> ev.Event:
 def _train(job: Job, say: Reporter) -> ev.Event:
     config = job.run_config()
     on = models.hardware()
+    models.check_triton(on)
     world = int(os.environ.get("WORLD_SIZE", "1"))
 
     before = Before(job)
@@ -113,20 +116,18 @@ def _train(job: Job, say: Reporter) -> ev.Event:
     total = sum(p.numel() for p in model.parameters())
     if isinstance(config.method, QloraConfig):
         total = int(model.num_parameters())
-    trainer = Trainer(
-        reporter=say,
-        rows=rows,
-        model=_trainable(model, job, config, earlier),
-        args=arguments,
-        train_dataset=rows.train,
-        eval_dataset=rows.held_out,
-        processing_class=encoder.tokenizer,
-        callbacks=[say, *early_stopping(config, before.checkpoint)],
-    )
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            # TRL leaves QLoRA's adapter in bf16, which fp16's gradient scaler refuses and small updates vanish in
-            parameter.data = parameter.data.float()
+    trainable = _trainable(model, job, config, earlier)
+    with _trained_in_fp32(trainable):
+        trainer = Trainer(
+            reporter=say,
+            rows=rows,
+            model=trainable,
+            args=arguments,
+            train_dataset=rows.train,
+            eval_dataset=rows.held_out,
+            processing_class=encoder.tokenizer,
+            callbacks=[say, *early_stopping(config, before.checkpoint)],
+        )
     say.say(
         ev.Resolved(
             values={
@@ -207,6 +208,16 @@ def _trainable(base: PreTrainedModel, job: Job, config: RunConfig, earlier: Job 
         # these change the base's weights: the saved adapter is what training added to this start
         model.save_pretrained(job.folder / INITIAL)
     return model
+
+
+@contextmanager
+def _trained_in_fp32(model: torch.nn.Module) -> Iterator[None]:
+    """What is trained has its values of before in fp32 afterwards."""
+    # TRL's trainer rounds QLoRA's adapter to bf16, which fp16's gradient scaler refuses and small updates vanish in
+    kept = [(parameter, parameter.data.float()) for parameter in model.parameters() if parameter.requires_grad]
+    yield
+    for parameter, values in kept:
+        parameter.data = values.to(parameter.device)
 
 
 def _adapted(model: Any) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.trainer import SCALER_NAME
 from trl import SFTTrainer
 
 from ftapp.contract import events as ev
@@ -107,6 +109,13 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             self._say.say(
                 ev.Sample(step=self.state.global_step, prompt=shown.prompt, answer=answer, reference=shown.reference)
             )
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if self.accelerator.scaler is not None:
+            super()._load_scaler(checkpoint)
+        elif checkpoint and (Path(checkpoint) / SCALER_NAME).is_file():
+            words = "This run computed in fp16 before it was interrupted, and does not now: the figures may differ."
+            self._say.say(ev.Note(level="warning", message=words))
 
     def _save_checkpoint(self, *arguments: Any) -> None:
         began = time.monotonic()

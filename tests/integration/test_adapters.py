@@ -118,6 +118,24 @@ def test_a_run_goes_on_from_the_adapter_of_another(trained: Trained, tmp_path: P
     assert loss_of(adapted, view, trained.base) == pytest.approx(best(view), rel=1e-4)
 
 
+def test_qlora_goes_on_from_the_adapter_to_the_last_bit(studio: Studio, tiny_llama: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    def weights(view: RunView) -> dict[str, torch.Tensor]:
+        return load_file(view.folder / "adapter" / "adapter_model.safetensors")
+
+    first = finish(studio, studio.start_training(config_for(studio, tiny_llama, tmp_path, "qlora", **SHORT)))
+    assert first.status == "finished", first.message
+    # the first step of a warm-up has a learning rate of 0
+    one = {"duration": {"max_steps": 1}, "optim": {"warmup_fraction": 0.5}, "model": {"adapter": first.name}}
+    second = finish(studio, studio.start_training(config_for(studio, tiny_llama, tmp_path, "qlora", **one)))
+    assert second.status == "finished", second.message
+    before, after = weights(first), weights(second)
+    assert any(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in before.values())
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
 @pytest.mark.parametrize(
     ("changes", "problems"),
     [

@@ -103,6 +103,14 @@ def test_a_gradient_scaler_may_look_for_its_scale(reporter: Reporter) -> None:
         log(reporter, 24, math.nan, math.nan, fp16=True)
 
 
+def test_a_model_that_does_not_fit_into_fp16_is_not_called_damaged(reporter: Reporter) -> None:
+    assert not any(log(reporter, step, math.nan, math.nan, fp16=True) for step in (1, 2))
+    with pytest.raises(NotFinite, match="this GPU has no bf16") as caught:
+        log(reporter, 3, math.nan, math.nan, fp16=True)
+    assert "damaged" not in caught.value.message
+    assert "capability 8.0" in caught.value.hint
+
+
 def test_a_checkpoint_is_never_long_ago(reporter: Reporter) -> None:
     args = TrainingArguments(output_dir="unused", use_cpu=True)
 

@@ -29,21 +29,35 @@ BUILD = {
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=64, tie_word_embeddings=True)),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**GPT2, **NO_DROPOUT)),
 }
+METHODS: dict[str, dict[str, Any]] = {
+    "lora": {"type": "lora"},
+    "dora": {"type": "lora", "dora": True},
+    "lora-dropout": {"type": "lora", "dropout": 0.1},
+    "dora-dropout": {"type": "lora", "dora": True, "dropout": 0.1},
+    "full": {"type": "full"},
+}
+CASES = [
+    *product(["lora", "dora", "full"], [True, False], [True, False]),
+    ("lora-dropout", False, False),  # dropout keeps a mask of 1 byte a number on a GPU and of 4 on a CPU
+    ("dora-dropout", True, False),
+    ("dora-dropout", False, False),
+]
 
 
 @pytest.mark.parametrize("kind", BUILD)
-@pytest.mark.parametrize(("method", "mixed", "checkpointing"), product(["lora", "full"], [True, False], [True, False]))
+@pytest.mark.parametrize(("method", "mixed", "checkpointing"), CASES)
 def test_activations_are_what_a_step_keeps(kind: str, method: str, mixed: bool, checkpointing: bool) -> None:
     """`mixed` is the arithmetic of a GPU, done by a CPU: 16-bit frozen weights, fp32 trained ones, autocast."""
     torch.manual_seed(0)
     base = BUILD[kind]()
     shapes = {name: tuple(tensor.shape) for name, tensor in base.state_dict().items()}
     known = read_model(shapes, 0, base.config.to_dict())
-    if mixed and method == "lora":
+    if mixed and method != "full":
         base.to(torch.bfloat16)
     trained = base
-    if method == "lora":
-        trained = get_peft_model(base, LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM"))
+    if method != "full":
+        more = {"use_dora": METHODS[method].get("dora", False), "lora_dropout": METHODS[method].get("dropout", 0.0)}
+        trained = get_peft_model(base, LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM", **more))
         for parameter in trained.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -65,7 +79,7 @@ def test_activations_are_what_a_step_keeps(kind: str, method: str, mixed: bool, 
             hidden = base.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         hidden.float().mean().backward()
 
-    config = RunConfig.model_validate({"data": {"dataset": "rows"}, "method": {"type": method}})
+    config = RunConfig.model_validate({"data": {"dataset": "rows"}, "method": METHODS[method]})
     plan = Plan(micro_size=ROWS, activation_checkpointing=checkpointing, row_tokens=TOKENS, accumulates=True)
     machine = Machine(kind="cuda" if mixed else "cpu", name="")
     predicted = max(activations for _, activations, _ in moments(known, config, plan, machine))

@@ -100,6 +100,17 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(finished: Trained, ki
     assert is_whole(killed.folder / "checkpoints" / "checkpoint-22")
 
 
+def test_a_run_in_fp16_goes_on_where_no_scaler_is_needed(killed: Trained) -> None:
+    import torch
+
+    scaler = torch.amp.GradScaler("cpu").state_dict()  # as a GPU without bf16 leaves it
+    torch.save(scaler, killed.folder / "checkpoints" / "checkpoint-16" / "scaler.pt")
+    killed.studio.resume(killed.run)
+    view = finish(killed.studio, killed.run)
+    assert view.status == "finished", view.message
+    assert [note for note in view.state.notes if "computed in fp16 before" in note.message]
+
+
 def start_app(home: Path, mount: Path) -> subprocess.Popen[bytes]:
     """The app as it is run in a Space with a volume; its watching starts when it serves."""
     env = os.environ | {"FTAPP_HOME": str(home), "FTAPP_VOLUME": str(mount), "FTAPP_PORT": "0"}

@@ -8,16 +8,18 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
+import pynvml
 import pytest
 
 from ftapp.contract import events as ev
 from ftapp.contract.config import BatchConfig, RunConfig, parse_run_config
 from ftapp.contract.evaluation import EvaluateConfig
 from ftapp.processes.child import alive, identify, lacked_memory, oom_kills, start_detached, stop_tree
-from ftapp.processes.gpus import processes_for
+from ftapp.processes.gpus import Gpu, gpus, processes_for, visible
 from ftapp.processes.launch import launch, worker_argv, worker_env
 from ftapp.processes.scheduler import Scheduler
 from ftapp.settings import read_settings
@@ -314,3 +316,44 @@ def test_processes_that_the_kernel_ended_for_want_of_memory_are_counted(tmp_path
     assert not lacked_memory(now)
     assert not lacked_memory(None)
     assert lacked_memory(now.model_copy(update={"oom_kills": -1}))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "seen"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("-1", []),
+        ("1", [1]),
+        ("2, 0", [2, 0]),
+        ("1,7,0", [1]),
+        ("0,-1,2", [0]),
+        ("1,1", []),
+        ("GPU-cd01,GPU-ab12cd", [2, 0]),
+        ("GPU-ab", []),
+        ("MIG-ab12cd,MIG-cd01", [0]),
+    ],
+)
+def test_gpus_are_seen_as_cuda_sees_them(chosen: str | None, seen: list[int]) -> None:
+    assert visible(["GPU-ab12cd-34", "GPU-ab56", "GPU-cd01"], chosen) == seen
+
+
+def test_only_gpus_that_may_be_seen_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {
+        "Init": None,
+        "Shutdown": None,
+        "DeviceGetCount": 2,
+        "DeviceGetMemoryInfo": SimpleNamespace(total=2, free=1),
+        "DeviceGetCudaComputeCapability": (8, 0),
+        "DeviceGetName": "A100",
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(pynvml, f"nvml{name}", lambda *_, answer=answer: answer)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", lambda handle: f"GPU-{handle}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [gpu.index for gpu in gpus()] == [0, 1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert gpus() == [Gpu(1, "A100", 2, 1, (8, 0))]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus() == []
