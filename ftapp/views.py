@@ -108,6 +108,11 @@ class JobView(Generic[C]):
         made = (self.folder / "adapter").is_dir() or (self.folder / "model").is_dir()
         return made and not self.unreadable
 
+    @property
+    def has_evaluations(self) -> bool:
+        """Whether there is an evaluation to look at; of a run that is only shown, though its result is not there."""
+        return (self.folder / "evaluations").is_dir() and not self.unreadable
+
 
 RunView = JobView[RunConfig]
 EvaluationView = JobView[EvaluateConfig]
@@ -129,7 +134,9 @@ def _plainly(job: Job, status: Status, end: End) -> tuple[str, str]:
             return message, hint
         case "finished", ev.Finished(url=url, artifact=artifact):
             place = os.path.normpath(job.folder / artifact)  # a publication may use what an earlier one made
-            return (f"Published at {url}" if url else f"The result is in {place}"), ""
+            if url or not os.path.exists(place):  # noqa: PTH110 - of a run that is only shown, the result is not there
+                return (f"Published at {url}" if url else ""), ""
+            return f"The result is in {place}", ""
         case "stopped" | "lost", ev.Stopped() | None if job.folder.parent.name == "publications":
             ended = "Stopped" if status == "stopped" else "The process ended without a word"
             return f"{ended} before it was published.", "Publish again: what was made whole is used."

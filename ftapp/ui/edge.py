@@ -185,6 +185,11 @@ def by_bytes(progress: gr.Progress, doing: str) -> Callable[[int, int], None]:
     return told
 
 
+def keep_chosen(update: dict[str, Any], chosen: Any) -> dict[str, Any]:
+    """The update of a list, without its value where that is chosen already: another one may have been meanwhile."""
+    return {key: value for key, value in update.items() if key != "value" or value != chosen}
+
+
 def warn(message: str) -> None:
     """A toast that is no error."""
     gr.Warning(markup.text(message))

@@ -138,16 +138,15 @@ def wire(bound: edge.Edge, tab: EvaluateTab) -> None:
 
 def refresh(bound: edge.Edge, event: Any, tab: EvaluateTab) -> None:
     """On this event, read again which runs have a result, and how the chosen one's evaluation stands."""
-    listed = bound.on(event, chosen, [tab.run], [tab.run])
+    listed = bound.on(event, lambda studio, name: edge.keep_chosen(chosen(studio, name), name), [tab.run], [tab.run])
     bound.on(listed.then, _show, [tab.run, tab.number, tab.sort, tab.against], tab.shown)
 
 
 def chosen(studio: Studio, name: str | None) -> Any:
-    """The runs that have a result, the newest chosen unless another one was."""
-    names = [view.name for view in studio.runs() if view.has_result]
+    """The runs with a result, or with what an evaluation found; the newest chosen unless another one was."""
+    names = [view.name for view in studio.runs() if view.has_result or view.has_evaluations]
     value = name if name in names else names[0] if names else None
-    # without need no value is sent: another run may have been chosen meanwhile
-    return gr.update(choices=names, visible=bool(names), **({} if value == name else {"value": value}))
+    return gr.update(choices=names, value=value, visible=bool(names))
 
 
 def _of_run(studio: Studio, run: str | None) -> list[Any]:

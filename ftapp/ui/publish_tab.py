@@ -136,7 +136,7 @@ def _after_start(bound: edge.Edge, tab: PublishTab, started: Any) -> None:
 
 def refresh(bound: edge.Edge, event: Any, tab: PublishTab) -> None:
     """On this event, read again which runs have a result, and what became of the chosen one's publications."""
-    listed = bound.on(event, chosen, [tab.run], [tab.run])
+    listed = bound.on(event, lambda studio, name: edge.keep_chosen(chosen(studio, name), name), [tab.run], [tab.run])
     bound.on(listed.then, _show, [tab.run, tab.number], tab.shown)
 
 
@@ -219,8 +219,7 @@ def chosen(studio: Studio, name: str | None) -> Any:
     """The runs that have a result, the newest chosen unless another one was."""
     names = [view.name for view in studio.runs() if view.has_result]
     value = name if name in names else names[0] if names else None
-    # without need no value is sent: another run may have been chosen meanwhile
-    return gr.update(choices=names, visible=bool(names), **({} if value == name else {"value": value}))
+    return gr.update(choices=names, value=value, visible=bool(names))
 
 
 def _of_run(studio: Studio, run: str | None) -> tuple[Any, Any, str]:
