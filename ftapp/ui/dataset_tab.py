@@ -13,7 +13,7 @@ from ftapp.ui.confirm import Confirmation
 from ftapp.ui.edge import Edge
 from ftapp.ui.question import Question
 from ftapp.ui.report import ProblemsView, ReportView
-from ftapp.ui.rows import RowsView
+from ftapp.ui.rows import Now, RowsView
 from ftapp.ui.sources import Sources
 from ftapp.ui.tokens import TokensView
 
@@ -23,6 +23,7 @@ class DatasetTab:
     """The parts of the tab; other tabs are wired to `chosen`, `use` and `tokens`."""
 
     chosen: Any
+    now: Any
     use: Any
     delete: Any
     sure: Confirmation
@@ -69,26 +70,36 @@ def place() -> DatasetTab:
                             for kind, words in EXPORTS.items()
                         }
                     exported = gr.File(label="Download", visible=False, elem_id="dataset-exported")
-    return DatasetTab(chosen, use, delete, sure, whence, asked, found, problems, listed, measured, exports, exported)
+    return DatasetTab(
+        chosen, gr.State({}), use, delete, sure, whence, asked, found, problems, listed, measured, exports, exported
+    )
 
 
 def wire(bound: Edge, tab: DatasetTab, listeners: Listeners) -> None:
     """Bind the handlers; `listeners` are the lists of datasets elsewhere on the page, and how each is filled."""
     shown = _shown(tab)
-    bound.on(tab.chosen.change, _show, [tab.chosen, tab.rows.search], [*shown, *tab.tokens.cleared])
-    rows.wire(bound, tab.rows, tab.chosen)
-    tokens.wire(bound, tab.tokens, tab.chosen)
-    fixed = report.wire(bound, tab.report, tab.problems, tab.chosen, tab.sources.problem, tab.sources.cancel)
+    looked_at = [tab.now, tab.chosen, tab.rows.search]
+    bound.on(tab.chosen.change, _show, looked_at, [*shown, *tab.tokens.cleared])
+    rows.wire(bound, tab.rows, tab.chosen, tab.now)
+    tokens.wire(bound, tab.tokens, tab.chosen, tab.now)
+    fixed = report.wire(bound, tab.report, tab.problems, tab.chosen, tab.sources)
     added = sources.wire(bound, tab.sources, tab.question, tab.chosen, tab.report.figures)
     bound.on(tab.report.again.click, question.ask_columns_again, [tab.chosen], tab.question.filled)
     bound.on(tab.report.encoding.click, question.ask_encoding_again, [tab.chosen], tab.question.filled)
     deleted = confirm.bind(bound, tab.delete, tab.sure, _sure, lambda studio, id: studio.delete_dataset(id), tab.chosen)
     for ended in (*added, *fixed):  # the same one may have been read anew
-        bound.on(ended.then, _show, [tab.chosen, tab.rows.search], [*shown, *tab.tokens.cleared])
+        bound.on(ended.then, _show, looked_at, [*shown, *tab.tokens.cleared], trigger_mode="always_last")
     bound.on(deleted.success, _after_delete, outputs=[tab.chosen])
-    for one, fill in [(tab.chosen, choices), *listeners]:
+    lists = [(tab.chosen, choices), *listeners]
+    for one, fill in lists:
         for ended in (*added, *fixed, *([] if one is tab.chosen else [deleted])):
-            bound.on(ended.then, fill, outputs=[one])
+            bound.on(ended.then, fill, outputs=[one], trigger_mode="always_last")
+
+    def watched(studio: Studio, seen: tuple[bool, list[str]]) -> tuple[Any, ...]:
+        return _watched(studio, seen, [fill for _, fill in lists])
+
+    followed = [*tab.sources.watched, *(one for one, _ in lists)]
+    bound.poll(tab.sources.ticks.tick, watched, [tab.sources.seen], followed)
     for kind in EXPORTS:
 
         def export(studio: Studio, id: str | None, kind: str = kind) -> Any:
@@ -105,9 +116,19 @@ def _shown(tab: DatasetTab) -> list[Any]:
 def refresh(bound: Edge, event: Any, tab: DatasetTab, listeners: Listeners) -> None:
     """On this event, read the list of datasets again, and offer to cancel a check that another page began."""
     bound.on(event, _listed, [tab.chosen], [tab.chosen])
-    bound.on(event, lambda studio: gr.update(visible=studio.checking()), outputs=[tab.sources.cancel])
+    sources.watch(bound, event, tab.sources)
     for one, fill in listeners:
         bound.on(event, fill, outputs=[one])
+
+
+def _watched(studio: Studio, seen: tuple[bool, list[str]], fills: list[Callable[[Studio], Any]]) -> tuple[Any, ...]:
+    """Follow the checks under way, whichever page began them: Cancel, and the lists if a dataset is new."""
+    was_busy, known = seen
+    busy = studio.checking()
+    ids = [info.id for info in studio.datasets()]
+    filled = [gr.skip() if ids == known else fill(studio) for fill in fills]
+    # once more after the last check: its dataset is there a moment after it has ended
+    return gr.update(visible=busy), gr.Timer(active=busy or was_busy), (busy, ids), *filled
 
 
 def _listed(studio: Studio, id: str | None) -> Any:
@@ -138,7 +159,8 @@ def _after_delete(studio: Studio) -> Any:
     return choices(studio, first=True)
 
 
-def _show(studio: Studio, id: str | None, words: str) -> tuple[Any, ...]:
+def _show(studio: Studio, now: Now, id: str | None, words: str) -> tuple[Any, ...]:
+    now["dataset"] = id  # at once: what is still under way for another one is not shown any more
     info = studio.dataset(id) if id else None
     problems = gr.update(interactive=info is not None and info.report.problem_count > 0)
     buttons = gr.update(interactive=id != DEMO), gr.update(interactive=info is not None), problems

@@ -111,7 +111,10 @@ def _ways(
         data = config.data.model_copy(update={"dataset": id})
         return [*configure_tab.filled(studio, config.model_copy(update={"data": data})), gr.Tabs(selected="configure")]
 
-    def take(_: Studio, id: str, taken: dict[str, str]) -> list[Any]:
+    def take(_: Studio, id: str, taken: dict[str, str] | None) -> list[Any]:
+        if taken is None or taken["dataset"] != id:  # another was chosen, and the button is about to go
+            edge.warn("Measure this dataset first.")
+            return [gr.skip()] * (len(fields.NAMES) + 2)
         values = {"data.dataset": id, "model.id": taken["model"], "data.max_length": taken["max_length"]}
         updates = [values.get(name, gr.skip()) for name in fields.NAMES]
         return [*updates, gr.update(open=True), gr.Tabs(selected="configure")]

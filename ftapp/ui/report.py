@@ -8,8 +8,9 @@ import gradio as gr
 from ftapp.contract.errors import FtappError
 from ftapp.contract.report import EDITS, DatasetInfo, Edit, Finding, Report
 from ftapp.studio import Studio
-from ftapp.ui import edge, markup
+from ftapp.ui import edge, markup, sources
 from ftapp.ui.edge import Edge
+from ftapp.ui.sources import Sources
 
 FORMATS = {
     "messages": "messages (OpenAI)",
@@ -102,25 +103,27 @@ def place_problems() -> ProblemsView:
     return ProblemsView(kind, gr.HTML(elem_id="dataset-problems"))
 
 
-def wire(bound: Edge, view: ReportView, listed: ProblemsView, chosen: Any, problem: Any, cancel: Any) -> list[Any]:
+def wire(bound: Edge, view: ReportView, listed: ProblemsView, chosen: Any, whence: Sources) -> list[Any]:
     """Bind the fixes and the filter; gives the events after which the dataset is another."""
     bound.on(listed.kind.input, _filtered, [chosen, listed.kind], [listed.table])
     ends = []
     for fix in view.fixes:
 
-        def change(studio: Studio, id: str, progress: gr.Progress, edit: Edit = fix.edit) -> str:
+        def change(studio: Studio, id: str, progress: gr.Progress, edit: Edit = fix.edit) -> Any:
             return _change(studio, id, edit, progress)
 
-        begun = bound.on(fix.button.click, lambda _: gr.update(visible=True), outputs=[cancel])
+        begun = bound.on(
+            fix.button.click, lambda _: (gr.update(visible=True), ""), outputs=[whence.cancel, whence.problem]
+        )
         done = bound.on(
-            begun.then, change, [chosen], [problem],
+            begun.then, change, [chosen], [whence.problem],
             show_progress="full", show_progress_on=[view.figures], trigger_mode="once",
         )  # fmt: skip
-        ends.append(bound.on(done.then, lambda _: gr.update(visible=False), outputs=[cancel]))
+        ends.append(sources.watch(bound, done.then, whence))
     return ends
 
 
-def _change(studio: Studio, id: str, edit: Edit, progress: gr.Progress) -> str:
+def _change(studio: Studio, id: str, edit: Edit, progress: gr.Progress) -> Any:
     told = edge.by_bytes(progress, "Checking")
     try:
         if edit in studio.dataset(id).edits:
@@ -129,7 +132,7 @@ def _change(studio: Studio, id: str, edit: Edit, progress: gr.Progress) -> str:
             studio.apply_fix(id, edit, told)
     except FtappError as error:
         return edge.in_place(error)
-    return ""
+    return gr.skip()
 
 
 def show(info: DatasetInfo | None) -> tuple[Any, ...]:

@@ -15,6 +15,10 @@ Place = dict[str, Any]
 """Where the view stands: {"start": first row's number, "before": [where the earlier pages began], "next": ...}."""
 TOP: Place = {"start": 0, "before": [], "next": None}
 
+Now = dict[str, str | None]
+"""What a page looks at: {"dataset": id, "measuring": id}. A handler holds the page's own dict, not a copy of it, and so
+sees what is chosen while it is under way."""
+
 
 @dataclass(frozen=True)
 class RowsView:
@@ -46,12 +50,12 @@ def place() -> RowsView:
     return RowsView(search, preview, gr.State(TOP), back, where, forth)
 
 
-def wire(bound: Edge, view: RowsView, chosen: Any) -> None:
-    """Bind searching and paging."""
+def wire(bound: Edge, view: RowsView, chosen: Any, now: Any) -> None:
+    """Bind searching and paging; `now` says which dataset is looked at by then."""
     for event in (view.search.submit, view.search.blur):
-        bound.on(event, first, [chosen, view.search], view.shown)
-    bound.on(view.back.click, _earlier, [chosen, view.search, view.place], view.shown)
-    bound.on(view.forth.click, _later, [chosen, view.search, view.place], view.shown)
+        bound.on(event, _found, [now, chosen, view.search], view.shown, trigger_mode="always_last")
+    bound.on(view.back.click, _earlier, [now, chosen, view.search, view.place], view.shown)
+    bound.on(view.forth.click, _later, [now, chosen, view.search, view.place], view.shown)
 
 
 def first(studio: Studio, id: str | None, words: str) -> tuple[Any, ...]:
@@ -59,17 +63,28 @@ def first(studio: Studio, id: str | None, words: str) -> tuple[Any, ...]:
     return _show(studio, id, words, TOP)
 
 
-def _earlier(studio: Studio, id: str | None, words: str, at: Place) -> tuple[Any, ...]:
+def _found(studio: Studio, now: Now, id: str | None, words: str) -> tuple[Any, ...]:
+    return _unless_late(studio, now, id, words, TOP)
+
+
+def _earlier(studio: Studio, now: Now, id: str | None, words: str, at: Place) -> tuple[Any, ...]:
     before = at["before"]
     if not before:
-        return _show(studio, id, words, TOP)
-    return _show(studio, id, words, {"start": before[-1], "before": before[:-1], "next": None})
+        return _unless_late(studio, now, id, words, TOP)
+    return _unless_late(studio, now, id, words, {"start": before[-1], "before": before[:-1], "next": None})
 
 
-def _later(studio: Studio, id: str | None, words: str, at: Place) -> tuple[Any, ...]:
+def _later(studio: Studio, now: Now, id: str | None, words: str, at: Place) -> tuple[Any, ...]:
     if at["next"] is None:
-        return _show(studio, id, words, at)
-    return _show(studio, id, words, {"start": at["next"], "before": [*at["before"], at["start"]], "next": None})
+        return _unless_late(studio, now, id, words, at)
+    following = {"start": at["next"], "before": [*at["before"], at["start"]], "next": None}
+    return _unless_late(studio, now, id, words, following)
+
+
+def _unless_late(studio: Studio, now: Now, id: str | None, words: str, at: Place) -> tuple[Any, ...]:
+    """A page of rows, unless another dataset was chosen while they were looked for."""
+    shown = _show(studio, id, words, at)
+    return shown if now.get("dataset") == id else (gr.skip(),) * len(shown)
 
 
 def _show(studio: Studio, id: str | None, words: str, at: Place) -> tuple[Any, ...]:

@@ -14,13 +14,21 @@ from ftapp.ui import edge, markup, question
 from ftapp.ui.edge import Edge
 from ftapp.ui.question import ROLES, SHAPES, Pending, Question
 
+WATCH_SECONDS = 2
+TAKE = "files => [files, null]"
+"""In the browser: the place is free for the next upload as soon as this one is under way."""
+CLEAR = "(text, sent) => text === sent ? '' : text"
+"""In the browser: rows that were typed during the check of others stay."""
+
 
 @dataclass(frozen=True)
 class Sources:
     """The places that rows come from."""
 
     upload: Any
+    taken: Any
     pasted: Any
+    sent: Any
     paste: Any
     hub_id: Any
     look: Any
@@ -30,6 +38,13 @@ class Sources:
     offered: Any
     problem: Any
     cancel: Any
+    ticks: Any
+    seen: Any
+
+    @property
+    def watched(self) -> list[Any]:
+        """What `under_way` fills."""
+        return [self.cancel, self.ticks, self.seen]
 
 
 def place() -> Sources:
@@ -42,6 +57,7 @@ def place() -> Sources:
                 height=150,
                 elem_id="dataset-upload",
             )
+            taken = gr.File(visible="hidden", file_count="multiple", elem_id="dataset-taken")
             gr.HTML(
                 "<p class='ft-small'>JSONL, JSON, CSV, TSV, Parquet or text, also as .gz. One row a line or record: "
                 "<code>messages</code>, ShareGPT, Alpaca, prompt/completion, question/answer, text, or columns "
@@ -55,6 +71,7 @@ def place() -> Sources:
                 max_lines=12,
                 elem_id="dataset-pasted",
             )
+            sent = gr.Textbox(visible="hidden", elem_id="dataset-pasted-sent")
             paste = gr.Button("Check these rows", size="sm", elem_id="dataset-paste")
         with gr.Tab("Hub"):
             hub_id = gr.Textbox(
@@ -69,7 +86,11 @@ def place() -> Sources:
             fetch = gr.Button("Download and check", size="sm", visible=False, elem_id="dataset-hub-fetch")
     problem = gr.HTML(elem_id="dataset-problem")
     cancel = gr.Button("Cancel", size="sm", visible=False, variant="stop", elem_id="dataset-cancel")
-    return Sources(upload, pasted, paste, hub_id, look, split, said, fetch, gr.State([]), problem, cancel)
+    ticks = gr.Timer(WATCH_SECONDS, active=False)
+    return Sources(
+        upload, taken, pasted, sent, paste, hub_id, look, split, said, fetch, gr.State([]), problem, cancel, ticks,
+        gr.State((False, [])),
+    )  # fmt: skip
 
 
 def wire(bound: Edge, sources: Sources, asked: Question, chosen: Any, shown: Any) -> list[Any]:
@@ -78,22 +99,34 @@ def wire(bound: Edge, sources: Sources, asked: Question, chosen: Any, shown: Any
     `chosen` is the list of datasets, `shown` where progress is seen.
     """
     outputs = [chosen, sources.problem, *asked.filled]
-    working = {"show_progress": "full", "show_progress_on": [shown], "trigger_mode": "once"}
+    working = {"show_progress": "full", "show_progress_on": [shown]}
 
-    def checked(event: Any, handler: Callable[..., Any], inputs: list[Any], more: list[Any], **options: Any) -> Any:
-        begun = bound.on(event, lambda _: (gr.update(visible=True), ""), outputs=[sources.cancel, sources.problem])
-        done = bound.on(begun.then, handler, inputs, [*outputs, *more], **working, **options)
-        return bound.on(done.then, lambda _: gr.update(visible=False), outputs=[sources.cancel])
+    def begin(event: Any, mode: str) -> Any:
+        """Other rows than those that were asked about: that question is closed."""
+        said = [sources.cancel, sources.problem, *asked.filled]
+        return bound.on(
+            event, lambda _: (gr.update(visible=True), "", *question.answered()), outputs=said, trigger_mode=mode
+        )
 
-    ends = [
-        checked(sources.upload.upload, _uploaded, [sources.upload], [sources.upload], preprocess=True),
-        checked(sources.paste.click, _pasted, [sources.pasted], [sources.pasted]),
-        checked(sources.fetch.click, _fetched, [sources.offered, sources.split], []),
-        checked(asked.encoding.click, _with_encoding, [asked.pending], []),
-        checked(asked.read.click, _with_mapping, asked.answers, []),
+    def answer(event: Any) -> Any:
+        return bound.on(event, lambda _: (gr.update(visible=True), ""), outputs=[sources.cancel, sources.problem])
+
+    uploaded, pasted = begin(sources.upload.upload, "multiple"), begin(sources.paste.click, "multiple")
+    several = {**working, "trigger_mode": "multiple"}
+    taken = bound.in_browser(uploaded.then, TAKE, [sources.upload], [sources.taken, sources.upload])
+    upload_read = bound.on(taken.then, _uploaded, [sources.taken], outputs, preprocess=True, **several)
+    paste_read = bound.on(pasted.then, _pasted, [sources.pasted], [*outputs, sources.sent], **several)
+    bound.in_browser(paste_read.then, CLEAR, [sources.pasted, sources.sent], [sources.pasted])
+    fetched = begin(sources.fetch.click, "once")
+    done = [
+        upload_read,
+        paste_read,
+        bound.on(fetched.then, _fetched, [sources.offered, sources.split], outputs, **working),
+        bound.on(answer(asked.encoding.click).then, _with_encoding, [asked.pending], outputs, **working),
+        bound.on(answer(asked.read.click).then, _with_mapping, asked.answers, outputs, **working),
     ]
     cancelled = bound.on(sources.cancel.click, lambda studio: studio.cancel_checks(), trigger_mode="multiple")
-    bound.on(cancelled.then, lambda _: gr.update(visible=False), outputs=[sources.cancel])
+    watch(bound, cancelled.then, sources)
     for event in (sources.look.click, sources.hub_id.submit):
         bound.on(
             event, _looked_up, [sources.hub_id],
@@ -101,19 +134,31 @@ def wire(bound: Edge, sources: Sources, asked: Question, chosen: Any, shown: Any
             show_progress="minimal", show_progress_on=[sources.said],
         )  # fmt: skip
     question.wire(bound, asked)
-    return ends
+    return [watch(bound, one.then, sources) for one in done]
+
+
+def watch(bound: Edge, event: Any, sources: Sources) -> Any:
+    """On this event, offer to cancel as long as a check is under way, whichever page began it."""
+    return bound.on(event, under_way, outputs=sources.watched, trigger_mode="always_last")
+
+
+def under_way(studio: Studio) -> tuple[Any, Any, Any]:
+    """Whether there is a check to cancel and to wait for: updates for `Sources.watched`."""
+    busy = studio.checking()
+    return gr.update(visible=busy), gr.Timer(active=busy), (busy, [])
 
 
 def _uploaded(studio: Studio, paths: list[str] | None, progress: gr.Progress) -> tuple[Any, ...]:
     if not paths:
-        return *_nothing(), None
+        return _nothing()
     files = [(Path(path), Path(path).name) for path in paths]  # moved away: Gradio's cache can be read by address
-    return *_attempt(studio, lambda: {"upload": studio.hold_files(files).id}, progress), None
+    return _attempt(studio, lambda: {"upload": studio.hold_files(files).id}, progress)
 
 
 def _pasted(studio: Studio, text: str, progress: gr.Progress) -> tuple[Any, ...]:
     settled = _attempt(studio, lambda: {"upload": studio.hold_pasted(text or "").id}, progress)
-    return *settled, "" if settled[0] is not None and settled[1] == "" else gr.skip()
+    failed = isinstance(settled[1], str)
+    return *settled, "" if failed else text
 
 
 def _fetched(studio: Studio, offered: list[Any], number: int | None, progress: gr.Progress) -> tuple[Any, ...]:
@@ -163,8 +208,12 @@ def _with_mapping(
 
 
 def _attempt(studio: Studio, take: Callable[[], Pending], progress: gr.Progress) -> tuple[Any, ...]:
-    """Try to make a dataset of what is taken; a question or a problem takes the place of its result."""
+    """Try to make a dataset of what is taken; a question or a problem takes the place of its result.
+
+    Another check may have ended meanwhile: what it asks or tells stays.
+    """
     pending: Pending = {}
+    standing = (gr.skip(),) * len(question.answered())
     told = edge.by_bytes(progress, "Checking")
     try:
         pending = take()
@@ -172,18 +221,19 @@ def _attempt(studio: Studio, take: Callable[[], Pending], progress: gr.Progress)
         info = _read(studio, pending, reading, told)
     except EncodingNeeded as error:
         asked = question.about_encoding(pending, edge.in_place(error, "info"), error.encoding)
-        return gr.skip(), "", *asked
+        return gr.skip(), gr.skip(), *asked
     except MappingNeeded as error:
         asked = question.about_columns(studio, pending, edge.in_place(error, "info"), error.columns, error.suggestion)
-        return gr.skip(), "", *asked
+        return gr.skip(), gr.skip(), *asked
     except FtappError as error:
-        kept = "dataset" in pending  # a stored one stays as it was; an upload is gone
-        return (
-            gr.skip(),
-            edge.in_place(error),
-            *((gr.skip(),) * len(question.answered()) if kept else question.answered()),
-        )
-    return info.id, "", *question.answered()
+        gone = "dataset" not in pending  # a stored one stays as it was
+        return gr.skip(), edge.in_place(error), *(question.answered() if _asked_about(pending) and gone else standing)
+    return info.id, gr.skip(), *(question.answered() if _asked_about(pending) else standing)
+
+
+def _asked_about(pending: Pending) -> bool:
+    """Whether this is the answer to a question."""
+    return bool(pending.keys() - {"upload"})
 
 
 def _read(studio: Studio, pending: Pending, reading: Reading, progress: Callable[[int, int], None]) -> DatasetInfo:

@@ -14,6 +14,7 @@ from ftapp.contract.preview import Lengths, Row, Rows
 from ftapp.studio import DEMO, Studio
 from ftapp.ui import edge, form, markup
 from ftapp.ui.edge import Edge
+from ftapp.ui.rows import Now
 
 PAGE = 5
 WIDTH, HEIGHT = 600, 120
@@ -86,14 +87,14 @@ def place() -> TokensView:
     )
 
 
-def wire(bound: Edge, view: TokensView, chosen: Any) -> None:
-    """Bind measuring, searching and paging."""
-    asked = [chosen, view.model, view.max_length]
-    measured = [view.said, view.lengths, view.take, view.suggested, view.search]
-    paged = [chosen, view.model, view.search, view.place]
+def wire(bound: Edge, view: TokensView, chosen: Any, now: Any) -> None:
+    """Bind measuring, searching and paging; `now` says which dataset is looked at by then."""
+    asked = [now, chosen, view.model, view.max_length, view.search]
+    measured = [view.said, view.lengths, view.take, view.suggested, view.search, *view.page[1:]]
+    paged = [now, chosen, view.model, view.search, view.place]
     for event in (view.measure.click, view.model.submit, view.max_length.submit):
-        done = bound.on(event, _measure, asked, measured, trigger_mode="once")
-        bound.on(done.success, _first, paged, view.page)
+        # another dataset can be measured while this one's tokenizer is loaded: that is then given up
+        bound.on(event, _measured, asked, measured, trigger_mode="multiple")
     bound.on(view.search.submit, _first, paged, view.page, trigger_mode="once")
     bound.on(view.back.click, _earlier, paged, view.page, trigger_mode="once")
     bound.on(view.forth.click, _later, paged, view.page, trigger_mode="once")
@@ -103,6 +104,29 @@ def cleared() -> tuple[Any, ...]:
     """Another dataset was chosen: updates for `TokensView.cleared`."""
     hidden = gr.update(visible=False)
     return NOT_YET, "", hidden, None, hidden, "", 0, "", hidden, hidden
+
+
+def _measured(
+    studio: Studio, now: Now, id: str | None, model: str, limit: str, words: str
+) -> Iterator[tuple[Any, ...]]:
+    """Measure, then show the first rows, until another dataset is chosen."""
+    if id and now.get("measuring") == id:
+        return
+    now.update(dataset=id, measuring=id)
+    nothing = (gr.skip(),) * 10  # Gradio sends the last word again at the end: it has to be this one
+    try:
+        failed = False
+        for updates in _measure(studio, id, model, limit):
+            failed = updates[3] is None
+            yield (*updates, *nothing[:5]) if now["dataset"] == id else nothing
+        if now["dataset"] != id:
+            yield nothing
+            return  # to ask for its rows would end what is asked of the other one
+        for said, *page in _page(studio, now, id, model, words, 0):
+            yield gr.skip() if failed else said, *nothing[:4], *page
+    finally:
+        if now["measuring"] == id:
+            now["measuring"] = None
 
 
 def _measure(studio: Studio, id: str | None, model: str, limit: str) -> Iterator[tuple[Any, ...]]:
@@ -121,26 +145,32 @@ def _measure(studio: Studio, id: str | None, model: str, limit: str) -> Iterator
                 if isinstance(reply, Loading):
                     yield _waiting(reply.name), *same
                 elif isinstance(reply, Lengths):
-                    taken = {"model": model, "max_length": str(reply.max_length)}
+                    taken = {"dataset": id, "model": model, "max_length": str(reply.max_length)}
                     words = f"Train with {base.public_name} and a maximum length of {reply.max_length:,} →"
                     yield "", draw(reply), gr.update(visible=True, value=words), taken, gr.update(visible=True)
     except FtappError as error:
         yield edge.in_place(error), "", gr.update(visible=False), None, gr.update(visible=False)
 
 
-def _first(studio: Studio, id: str | None, model: str, words: str, _: int) -> Iterator[tuple[Any, ...]]:
-    yield from _page(studio, id, model, words, 0)
+def _first(studio: Studio, now: Now, id: str | None, model: str, words: str, _: int) -> Iterator[tuple[Any, ...]]:
+    yield from _page(studio, now, id, model, words, 0)
 
 
-def _earlier(studio: Studio, id: str | None, model: str, words: str, start: int) -> Iterator[tuple[Any, ...]]:
-    yield from _page(studio, id, model, words, max(0, start - PAGE))
+def _earlier(studio: Studio, now: Now, id: str | None, model: str, words: str, start: int) -> Iterator[tuple[Any, ...]]:
+    yield from _page(studio, now, id, model, words, max(0, start - PAGE))
 
 
-def _later(studio: Studio, id: str | None, model: str, words: str, start: int) -> Iterator[tuple[Any, ...]]:
-    yield from _page(studio, id, model, words, start + PAGE)
+def _later(studio: Studio, now: Now, id: str | None, model: str, words: str, start: int) -> Iterator[tuple[Any, ...]]:
+    yield from _page(studio, now, id, model, words, start + PAGE)
 
 
-def _page(studio: Studio, id: str | None, model: str, words: str, start: int) -> Iterator[tuple[Any, ...]]:
+def _page(studio: Studio, now: Now, id: str | None, model: str, words: str, start: int) -> Iterator[tuple[Any, ...]]:
+    """A page of rows, unless another dataset is chosen meanwhile."""
+    for updates in _rows(studio, id, model, words, start):
+        yield updates if now.get("dataset") == id else (gr.skip(),) * 6
+
+
+def _rows(studio: Studio, id: str | None, model: str, words: str, start: int) -> Iterator[tuple[Any, ...]]:
     if not id:
         return
     same = (gr.skip(),) * 5

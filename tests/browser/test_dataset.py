@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+import psutil
+from playwright.sync_api import Locator, Page, Route, expect
 
 from ftapp.store.exports import Kind
 from tests.browser.conftest import TOKEN, Served, settled
@@ -90,6 +91,148 @@ def test_rows_as_tokens_are_paged_and_searched(page: Page, tmp_path: Path) -> No
     page.get_by_role("button", name="Train with demo and a maximum length of 48").click()
     expect(page.locator("#config-data-max_length input, #config-data-max_length textarea").first).to_have_value("48")
     expect(page.locator("#config-rows")).to_contain_text("held out to measure on")
+
+
+def search_box(page: Page) -> Locator:
+    return page.locator("#dataset-search input, #dataset-search textarea").first
+
+
+def choose_dataset(page: Page, name: str) -> None:
+    page.locator("#dataset-list label").filter(has_text=name).click()
+
+
+def halted(served: Served, verb: str) -> psutil.Process:
+    """The worker that has just been started for this, stopped where it is until somebody resumes it."""
+
+    def found() -> psutil.Process | None:
+        assert served.process is not None
+        for process in psutil.Process(served.process.pid).children(recursive=True):
+            if f"ftapp.workers {verb}" in " ".join(process.cmdline()) and process.status() != psutil.STATUS_STOPPED:
+                process.suspend()
+                return process
+        return None
+
+    return wait_for(found, f"a worker for {verb}")
+
+
+def hold(page: Page, words: str) -> list[Route]:
+    """Keep back the first of what the page asks for with these words; all else goes on."""
+    kept: list[Route] = []
+
+    def look(route: Route) -> None:
+        if not kept and words in (route.request.post_data or ""):
+            kept.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/queue/join*", look)
+    return kept
+
+
+def release(page: Page, kept: list[Route]) -> None:
+    assert kept
+    page.unroute("**/queue/join*")  # which lets them go on
+    settled(page)
+
+
+def test_what_is_measured_of_one_dataset_is_not_shown_of_another(page: Page, served: Served, tmp_path: Path) -> None:
+    upload(page, write_rows(tmp_path / "sums.jsonl", 96))
+    report, said, lengths = (page.locator(f"#{name}") for name in ("dataset-report", "tokens-said", "tokens-lengths"))
+    expect(report).to_contain_text("sums.jsonl")
+    settled(page)
+    tab(page, "Tokens")
+    page.locator("#tokens-measure").click()
+    worker = halted(served, "preview")
+    choose_dataset(page, "demo")
+    expect(report).to_contain_text("demo.jsonl")
+    expect(said).to_contain_text("Not measured yet")
+    worker.resume()
+    settled(page, 60)
+    expect(said).to_contain_text("Not measured yet")
+    expect(lengths).to_have_text("")
+    expect(page.locator("#tokens-rows")).to_have_text("")
+    expect(page.locator("#tokens-take")).to_be_hidden()
+
+    page.locator("#tokens-measure").click()
+    halted(served, "preview")
+    choose_dataset(page, "sums")
+    expect(report).to_contain_text("sums.jsonl")
+    page.locator("#tokens-measure").click()
+    expect(lengths).to_contain_text("Measured: 96 rows")
+    expect(page.locator("#tokens-rows")).to_contain_text("What is 0 plus 0?")
+    settled(page, 60)
+
+    kept = hold(page, '"demo"')
+    choose_dataset(page, "demo")
+    wait_for(lambda: page.wait_for_timeout(20) or kept, "another dataset is asked for")
+    page.locator("#tokens-take").click()
+    expect(page.locator(".toast-body")).to_contain_text("Measure this dataset first")
+    release(page, kept)
+    expect(page.locator("#tokens-take")).to_be_hidden()
+
+
+def test_rows_that_come_late_are_not_shown_of_another_dataset(page: Page, tmp_path: Path) -> None:
+    upload(page, write_rows(tmp_path / "sums.jsonl", 96))
+    preview = page.locator("#dataset-preview")
+    expect(preview).to_contain_text("What is 0 plus 0?")
+    settled(page)
+    search_box(page).fill("a")
+    kept = hold(page, '"a"')
+    choose_dataset(page, "demo")  # to leave the field searches, too
+    expect(page.locator("#dataset-report")).to_contain_text("demo.jsonl")
+    expect(preview).not_to_contain_text("0 plus 0")
+    release(page, kept)
+    expect(preview).not_to_contain_text("0 plus 0")
+
+
+def test_a_second_upload_is_checked_beside_the_first(page: Page, served: Served, tmp_path: Path) -> None:
+    first = tmp_path / "first.jsonl.gz"
+    first.write_bytes(gzip.compress(write_rows(tmp_path / "rows.jsonl", 30).read_bytes()))
+    report, cancel, problem = (page.locator(f"#dataset-{name}") for name in ("report", "cancel", "problem"))
+    upload(page, first)
+    worker = halted(served, "check")
+    upload(page, write_rows(tmp_path / "second.jsonl", 20))
+    expect(report).to_contain_text("second.jsonl")
+    expect(page.locator("#dataset-list")).to_contain_text("second")
+    expect(cancel).to_be_visible()
+    bad = tmp_path / "bad.pdf"
+    bad.write_bytes(b"%PDF")
+    upload(page, bad)
+    expect(problem).to_contain_text("is not a kind of file that can be read")
+    page.wait_for_timeout(3000)  # as long as it takes to look again
+    expect(cancel).to_be_visible()
+    worker.resume()
+    expect(report).to_contain_text("first.jsonl.gz")
+    expect(problem).to_contain_text("is not a kind of file that can be read")
+    expect(cancel).to_be_hidden()
+
+
+def test_a_check_that_another_page_began_is_followed(page: Page, served: Served, tmp_path: Path) -> None:
+    path = tmp_path / "sums.jsonl.gz"
+    path.write_bytes(gzip.compress(write_rows(tmp_path / "rows.jsonl", 30).read_bytes()))
+    upload(page, path)
+    worker = halted(served, "check")
+    other = page.context.new_page()
+    other.goto(served.url)
+    cancel = other.locator("#dataset-cancel")
+    expect(cancel).to_be_visible()
+    worker.resume()
+    expect(cancel).to_be_hidden()
+    expect(other.locator("#dataset-list")).to_contain_text("sums")
+    other.close()
+
+
+def test_rows_that_are_typed_during_a_check_stay(page: Page) -> None:
+    tab(page, "Paste")
+    box = page.locator("#dataset-pasted textarea")
+    box.fill('{"question": "Wer ist da?", "answer": "Das bin ich."}')
+    kept = hold(page, "Wer ist da?")
+    page.locator("#dataset-paste").click()
+    wait_for(lambda: page.wait_for_timeout(20) or kept, "the rows are sent")
+    box.fill("other rows")
+    release(page, kept)
+    expect(page.locator("#dataset-preview")).to_contain_text("Wer ist da?")
+    expect(box).to_have_value("other rows")
 
 
 def test_a_fix_is_applied_and_taken_back(page: Page, tmp_path: Path) -> None:
