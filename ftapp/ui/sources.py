@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ftapp.contract.errors import EncodingNeeded, FtappError, MappingNeeded
+from ftapp.contract.errors import DatasetError, EncodingNeeded, FtappError, MappingNeeded
 from ftapp.contract.report import DatasetInfo, HubSource, Reading
 from ftapp.studio import Studio
 from ftapp.ui import edge, markup, question
@@ -193,18 +193,26 @@ def _looked_up(studio: Studio, id: str) -> tuple[Any, ...]:
 
 
 def _with_encoding(studio: Studio, pending: Pending, progress: gr.Progress) -> tuple[Any, ...]:
+    _refuse_unknown(pending)
     return _attempt(studio, lambda: {**pending, "encoding": pending["offered"]}, progress)
 
 
 def _with_mapping(
     studio: Studio, pending: Pending, shape: str, *columns: str, progress: gr.Progress
 ) -> tuple[Any, ...]:
+    _refuse_unknown(pending)
     mapping = question.mapping_of(shape, columns)
     if not mapping.whole:
         needed = " and ".join(ROLES[role][0].lower() for role in SHAPES[shape][1] if role != "system")
         edge.warn(f"Choose a column for: {needed}.")
         return _nothing()
     return _attempt(studio, lambda: {**pending, "mapping": mapping}, progress)
+
+
+def _refuse_unknown(pending: Pending) -> None:
+    """Raise DatasetError if a page answers that is older than this process, which knows nothing of its question."""
+    if not pending:
+        raise DatasetError("ftapp was started again since it asked this.", "Reload the page and choose the rows again.")
 
 
 def _attempt(studio: Studio, take: Callable[[], Pending], progress: gr.Progress) -> tuple[Any, ...]:

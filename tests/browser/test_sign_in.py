@@ -40,6 +40,11 @@ def test_people_sign_in_and_each_has_a_place_of_their_own(page: Page, browser: B
     expect(account.get_by_role("link", name="duplicate this Space")).to_have_attribute(
         "href", "https://huggingface.co/spaces/alice/tuner?duplicate=true"
     )
+    page.get_by_role("tab", name="Evaluate").click()
+    expect(page.locator("#evaluate-verdict")).to_contain_text("Fine-tuning helped")
+    page.get_by_role("tab", name="Train").click()
+    expect(page.locator("#train-status")).to_contain_text("Finished")
+    expect(page.locator("#train-status")).not_to_contain_text(str(served.home))
     page.get_by_role("tab", name="Configure").click()
     page.locator("#config-start").click()
     expect(page.locator(".toast-body").first).to_contain_text("nothing can be changed or started in it")

@@ -205,7 +205,7 @@ def test_what_is_ones_own_is_there(shared: Shared, handlers: list[tuple[int, lis
         index, inputs = next(
             (index, inputs)
             for index, inputs in handlers
-            if [one["props"].get("elem_id") for one in inputs][: len(wanted)] == wanted
+            if [name for one in inputs if (name := one["props"].get("elem_id"))][: len(wanted)] == wanted
         )
         assert SECRET in call(alice, index, values(shared, inputs), "session-of-alice").text, wanted
     page = alice.get("/")
@@ -241,7 +241,7 @@ def test_files_are_their_owners(shared: Shared, handlers: list[tuple[int, list[d
             assert client.get(f"/gradio_api/file={one}").status_code in (403, 404), one
             assert client.get(f"/gradio_api/file/{one}").status_code in (403, 404), one
     link.unlink()
-    add = event_of(handlers, "dataset-upload")
+    add = event_of(handlers, "dataset-taken")
     for client, one in (
         (bob, path),
         (bob, str(own)),
