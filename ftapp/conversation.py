@@ -110,6 +110,7 @@ class Conversation(Training):
             what = f"has no whole checkpoint '{checkpoint[:40]}'" if checkpoint else "has no trained model yet"
             raise JobError(f"{run} {what}.", "Wait for it to finish, or choose another one.")
         base = self._base_of(job, checkpoint, four_bit)
+        self._left_at = None  # who asks has a page open, even one whose connection broke and seemed closed
         with self.scheduler.one_chat:
             if self._chat and not self._chat.alive:
                 self.close_chat("its process ended unexpectedly")

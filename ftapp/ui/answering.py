@@ -20,10 +20,11 @@ THINKING = {"as trained": None, "on": True, "off": False}
 RESULT = "result"
 BEAT_SECONDS = 1.0
 """Between two signs of life while answers are written: by one that nobody takes, a closed page is noticed."""
-SHOWN = ("box", "growth", "ticks", "history", "text", "notice", "send", "stop", "kept", "kept_in", "watch")
+SHOWN = ("box", "growth", "ticks", "text", "notice", "send", "stop", "kept", "kept_in", "watch")
 """What every handler here updates, in this order."""
 
 History = list[Exchange]
+"""A page's conversation: one list that is changed in place, as what goes on at the same time all begins with it."""
 Updates = tuple[Any, ...]
 
 
@@ -50,7 +51,7 @@ def grown(_: Studio, growth: Growth | None) -> Any:
 def ask(studio: Studio, history: History, text: str, *asked: Any) -> Iterator[Updates]:
     """Answer what stands in the box."""
     if text.strip():
-        yield from _answer(studio, history, history, Exchange(text), text, asked)
+        yield from _answer(studio, history, [*history], Exchange(text), text, asked)
 
 
 def again(studio: Studio, history: History, *asked: Any) -> Iterator[Updates]:
@@ -76,38 +77,34 @@ def held_out(studio: Studio, history: History, number: int, *asked: Any) -> Iter
     yield from _answer(studio, history, [], exchange, "", asked)
 
 
-def act(studio: Studio, history: History, *asked: Any, event: dict[str, Any]) -> Iterator[Updates]:
-    """A button inside the conversation: ask an edited question, keep an answer, correct it."""
-    at, text, voice = int(event["at"]), str(event.get("text", "")), event.get("voice")
-    if not 0 <= at < len(history):
+def edit(studio: Studio, history: History, *asked: Any, event: dict[str, Any]) -> Iterator[Updates]:
+    """Ask an earlier question in other words; what came after it goes."""
+    at = int(event["at"])
+    if 0 <= at < len(history):
+        edited = replace(history[at], question=str(event["text"]), answers={}, reference="")
+        yield from _answer(studio, history, history[:at], edited, "", asked)
+
+
+def keep(studio: Studio, history: History, *asked: Any, event: dict[str, Any]) -> Iterator[Updates]:
+    """Make an answer, good or corrected, a row of a new version of the run's dataset."""
+    at, voice, correction = int(event["at"]), event["voice"], event.get("text")
+    if not 0 <= at < len(history) or voice not in history[at].answers:
         return
-    if event["what"] == "edit":
-        edited = replace(history[at], question=text, answers={}, reference="")
-        yield from _answer(studio, history, history[:at], edited, text, asked)
-    elif voice in history[at].answers:
-        yield _keep(studio, history, at, voice, text if event["what"] == "correct" else None, asked)
-
-
-def _keep(
-    studio: Studio, history: History, at: int, voice: Voice, correction: str | None, asked: Sequence[Any]
-) -> Updates:
-    """Make an answer a row of a new version of the run's dataset."""
     run, system = asked[0], asked[4]
-    answer = history[at].answers[voice]
+    exchange = history[at]
+    answer = exchange.answers[voice]
     if correction is not None:
         answer = answer.corrected(correction)
     row = [*exchanges.messages(history[: at + 1], voice, system), answer.message()]
     info = studio.keep_answer(run, row, exchanges.tools(history[: at + 1]))
-    kept = [*history]
-    kept[at] = history[at].with_answer(voice, replace(answer, kept=info.id))
+    exchange.answers[voice] = replace(answer, kept=info.id)
     words = f"Kept in {info.id}: {info.report.valid:,} rows, {studio.rows_from_chat(info.id):,} of them from the chat."
     told = ("success", words, "The next run can use it; the dataset of this run stays as it was.")
     if correction is None and answer.figures and answer.figures.reason != "stop":
         hint = "The answer was cut off, and what learns it learns to end there: correct it, and the row is replaced."
         told = ("warning", words, hint)
-    return updates(
-        box=exchanges.draw(kept),
-        history=kept,
+    yield updates(
+        box=gr.skip() if studio.chat_answers() else exchanges.draw(history),
         kept=gr.update(visible=True),
         kept_in=info.id,
         notice=markup.notice(*told),
@@ -141,8 +138,7 @@ def _answer(
     if not run:
         edge.warn("There is no trained run to chat with yet. Start one in the Configure tab.")
         return
-    if studio.chat_answers():
-        edge.warn("The model is still answering. Stop that answer, or wait for it.")
+    if still_answering(studio):
         return
     checkpoint = "" if checkpoint in (None, RESULT) else checkpoint
     try:
@@ -168,17 +164,22 @@ def _answer(
                     if time.monotonic() - beat > BEAT_SECONDS:
                         beat = time.monotonic()
                         yield updates(notice="")
-        done = [*before, exchange]
-        yield updates(box=exchanges.draw(done), history=done, notice="", **IDLE)
+        shown[:] = [*before, exchange]
+        yield updates(box=exchanges.draw(shown), notice="", **IDLE)
     except Exception as error:
         told = edge.in_place(error) if isinstance(error, FtappError) else ""
         if any(answer.text for answer in exchange.answers.values()):
-            kept = [*before, exchange]
-            yield updates(box=exchanges.draw(kept), history=kept, notice=told, **IDLE)
-        else:
-            yield updates(box=exchanges.draw(shown), text=typed or gr.skip(), notice=told, **IDLE)
+            shown[:], typed = [*before, exchange], ""
+        yield updates(box=exchanges.draw(shown), text=typed or gr.skip(), notice=told, **IDLE)
         if not told:
             raise
+
+
+def still_answering(studio: Studio) -> bool:
+    """Whether a question is being answered; if so, it is told."""
+    if answers := studio.chat_answers():
+        edge.warn("The model is still answering. Stop that answer, or wait for it.")
+    return answers
 
 
 def _heard(exchange: Exchange, reply: Text | Answered) -> Exchange:

@@ -1,10 +1,11 @@
 // The conversation in the browser: answers grow here, copying and editing happen here, the rest is told to the page.
-const LABELS = { edit: "Ask again", correct: "Keep as a row" };
+const WAYS = { edit: ["edit", "Ask again"], correct: ["like", "Keep as a row"] };
 const open = new Set();
+const edits = new Map(); // by the selector of the button that opened it
+let typing = null;
 
-const tell = (what, node, text) =>
-  trigger("click", {
-    what,
+const tell = (event, node, text) =>
+  trigger(event, {
     at: Number(node.closest("[data-at]").dataset.at),
     voice: node.closest("[data-voice]")?.dataset.voice ?? "",
     text,
@@ -25,45 +26,81 @@ const copy = async (text, button) => {
   setTimeout(() => (button.textContent = "Copy"), 1500);
 };
 
-const edit = (what, holder, content) => {
+const holderOf = (node) => node?.closest(".ft-answer, .ft-turn");
+const said = (holder) => holder?.querySelector(".content").textContent;
+
+const show = ({ form, area }, holder) => {
+  holder.classList.add("edited");
+  holder.querySelector(".content").after(form);
+  if (typing === area && document.activeElement === document.body) area.focus({ preventScroll: true });
+};
+
+const edit = (what, holder) => {
   if (holder.querySelector(".editing")) return;
+  const [event, label] = WAYS[what];
+  const { at } = holder.closest("[data-at]").dataset;
+  const key = `[data-at="${at}"] ${what === "edit" ? "" : `[data-voice="${holder.dataset.voice}"] `}[data-do="${what}"]`;
   const form = document.createElement("form");
   form.className = "editing";
   const area = document.createElement("textarea");
-  area.value = content.textContent;
+  area.value = said(holder);
   area.rows = Math.min(12, 1 + area.value.split("\n").length + Math.floor(area.value.length / 70));
   area.setAttribute("aria-label", what === "edit" ? "Your question" : "The right answer");
-  const save = Object.assign(document.createElement("button"), { type: "submit", textContent: LABELS[what] });
+  const save = Object.assign(document.createElement("button"), { type: "submit", textContent: label });
   const cancel = Object.assign(document.createElement("button"), { type: "button", textContent: "Cancel" });
+  const one = { form, area, from: said(holder), sent: null };
+  one.free = () => Object.assign(save, { disabled: false, textContent: label });
   const close = () => {
+    edits.delete(key);
+    form.parentElement.classList.remove("edited");
     form.remove();
-    holder.classList.remove("edited");
   };
   cancel.onclick = close;
-  form.onsubmit = (event) => {
-    event.preventDefault();
-    if (area.value.trim()) tell(what, holder, area.value);
-    close();
+  form.onsubmit = (submitted) => {
+    submitted.preventDefault();
+    if (!area.value.trim()) return close();
+    one.sent = area.value;
+    tell(event, form, one.sent);
+    if (one.sent === said(form.parentElement)) close(); // nothing that could be lost
+    else Object.assign(save, { disabled: true, textContent: "Sending …" });
   };
-  area.onkeydown = (event) => {
-    if (event.key === "Escape") close();
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  area.oninput = one.free;
+  area.onkeydown = (pressed) => {
+    if (pressed.key === "Escape") close();
+    if (pressed.key === "Enter" && (pressed.ctrlKey || pressed.metaKey)) form.requestSubmit();
   };
+  area.onfocus = () => (typing = area);
+  // later: a redraw takes the focus, too, and gives it back at once
+  area.onblur = () => setTimeout(() => (typing = document.activeElement === typing ? typing : null));
   form.append(area, save, cancel);
-  holder.classList.add("edited");
-  content.after(form);
+  edits.set(key, one);
+  show(one, holder);
   area.focus();
 };
+
+// A redraw takes every form away. It comes back unless what was sent is there, or something else than was edited; as
+// long as an answer is written it is not known which: if that fails, what was there before is drawn again.
+const settle = () => {
+  const growing = element.querySelector(".growing");
+  for (const [key, one] of edits) {
+    if (one.form.isConnected) continue;
+    const holder = holderOf(element.querySelector(key));
+    const now = said(holder);
+    const taken = now === one.sent && now === one.area.value;
+    if (holder && !taken && (now === one.from || now === one.sent)) show(one, holder);
+    else if (!growing) edits.delete(key);
+  }
+};
+element.addEventListener("over", () => edits.forEach((one) => one.free()));
 
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-do]");
   if (!button || (element.querySelector(".growing") && button.dataset.do !== "copy")) return;
-  const holder = button.closest(".ft-answer, .ft-turn");
-  const content = holder.querySelector(".content");
+  const holder = holderOf(button);
   const what = button.dataset.do;
-  if (what === "copy") copy(content.textContent, button);
-  else if (what === "good") tell(what, holder, "");
-  else edit(what, holder, content);
+  if (what === "copy") copy(said(holder), button);
+  else if (what === "good") tell("like", holder);
+  else edit(what, holder);
 });
 
 // what was unfolded stays so while the answer grows
@@ -78,6 +115,7 @@ element.addEventListener(
 );
 new MutationObserver(() => {
   for (const one of element.querySelectorAll("details[data-key]:not([open])")) one.open = open.has(one.dataset.key);
+  settle();
 }).observe(element, { childList: true, subtree: true });
 
 // Answers that grow: whose they are and how many lines are known, then lines of [voice, part, whether it replaces that

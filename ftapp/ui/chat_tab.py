@@ -17,6 +17,7 @@ WHO = [("Both, side by side", "both"), ("Tuned", "tuned"), ("Base", "base")]
 SCRIPT = Path(__file__).with_name("chat.js").read_text(encoding="utf-8")
 GROWN = """watch("value", () =>
   document.querySelector("#chat-box [data-chat]")?.dispatchEvent(new CustomEvent("grown", { detail: props.value })));"""
+OVER = """() => document.querySelector("#chat-box [data-chat]")?.dispatchEvent(new CustomEvent("over"))"""
 WATCH_SECONDS, GROW_SECONDS = 2.0, 0.1
 
 
@@ -135,9 +136,12 @@ def wire(bound: edge.Edge, tab: ChatTab) -> Any:
     counted = bound.on(tab.held_out.click, lambda _, n: n + 1, [tab.example], [tab.example], trigger_mode="once")
     held_out = [tab.history, tab.example, *tab.asked]
     bound.on(counted.then, answering.held_out, held_out, tab.shown, trigger_mode="once")
-    acted = bound.on(tab.box.click, answering.act, [tab.history, *tab.asked], tab.shown, trigger_mode="once")
+    edited = bound.on(tab.box.edit, answering.edit, [tab.history, *tab.asked], tab.shown, trigger_mode="once")
+    kept = bound.on(tab.box.like, answering.keep, [tab.history, *tab.asked], tab.shown, trigger_mode="multiple")
+    for event in (edited.then, edited.failure, kept.then, kept.failure):
+        bound.in_browser(event, OVER, [], [])
     bound.on(tab.stop.click, lambda studio: studio.stop_chat(), trigger_mode="multiple")
-    bound.on(tab.clear.click, _clear, outputs=tab.shown)
+    bound.on(tab.clear.click, _clear, [tab.history], tab.shown)
     of_run = [tab.checkpoint, tab.evaluate, tab.system, tab.thinking, tab.four_bit, tab.example, *tab.sampling]
     bound.on(tab.run.change, _of_run, [tab.run], of_run)
     bound.on(tab.own.click, _own_sampling, [tab.run], tab.sampling)
@@ -145,7 +149,7 @@ def wire(bound: edge.Edge, tab: ChatTab) -> Any:
         bound.on(form.edited(one), _check, [tab.problems, *tab.sampling], [*tab.sampling, tab.problems])
     bound.poll(tab.ticks.tick, answering.grown, [tab.growth], [tab.grown])
     bound.poll(tab.watch.tick, _watched, [tab.seen], [tab.loaded, tab.watch, tab.seen])
-    return acted
+    return kept
 
 
 def refresh(bound: edge.Edge, event: Any, tab: ChatTab) -> None:
@@ -156,7 +160,8 @@ def refresh(bound: edge.Edge, event: Any, tab: ChatTab) -> None:
 
 def _listed(studio: Studio, name: str | None, history: History) -> tuple[Any, Any]:
     update = chosen(studio, name)
-    return update, gr.skip() if history else exchanges.draw([], bool(update["value"]))
+    has = history or studio.chat_answers()
+    return update, gr.skip() if has else exchanges.draw([], bool(update["value"]))
 
 
 def chosen(studio: Studio, name: str | None) -> Any:
@@ -166,8 +171,11 @@ def chosen(studio: Studio, name: str | None) -> Any:
     return gr.update(choices=names, value=value, visible=bool(names))
 
 
-def _clear(_: Studio) -> answering.Updates:
-    return answering.updates(box=exchanges.draw([]), history=[], notice="", kept=gr.update(visible=False))
+def _clear(studio: Studio, history: History) -> answering.Updates:
+    if answering.still_answering(studio):
+        return answering.updates()
+    history.clear()
+    return answering.updates(box=exchanges.draw([]), notice="", kept=gr.update(visible=False))
 
 
 def _of_run(studio: Studio, name: str | None) -> list[Any]:

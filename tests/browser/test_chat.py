@@ -8,7 +8,9 @@ import psutil
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from ftapp.contract.chat import Answered
 from ftapp.settings import Settings
+from ftapp.store.files import alone
 from ftapp.studio import Studio
 from ftapp.ui.chat_tab import SCRIPT
 from ftapp.ui.exchanges import Answer, Exchange, Growth, draw
@@ -35,7 +37,7 @@ STOP = """() => new Promise((told) => {
 GROWING = """([drawn, script]) => {
     document.body.innerHTML = `<div class='html-container'><div id='box'>${drawn}</div></div>`;
     window.box = document.querySelector('#box');
-    Function('element', 'trigger', script)(window.box, () => {});
+    Function('element', 'trigger', script)(window.box, (...told) => (window.told = told));
 }"""
 """A page with nothing but a conversation in it."""
 
@@ -83,6 +85,13 @@ def card(page: Page, number: int, voice: str) -> Locator:
     return exchange(page, number).locator(f".ft-answer.{voice}")
 
 
+def open_chat(page: Page, run: str) -> None:
+    """Go to the tab and wait for what a chat with the run begins with."""
+    page.get_by_role("tab", name="Chat").click()
+    expect(page.locator("#chat-run input")).to_have_value(run)
+    settled(page)
+
+
 def ask(page: Page, text: str) -> None:
     page.locator("#chat-input textarea").fill(text)
     page.locator("#chat-send").click()
@@ -106,8 +115,7 @@ def set_field(page: Page, name: str, value: str) -> None:
 def test_base_and_tuned_answer_side_by_side_and_a_correction_becomes_a_row(
     run: str, studio: Studio, page: Page, served: Served
 ) -> None:
-    page.get_by_role("tab", name="Chat").click()
-    expect(page.locator("#chat-run input")).to_have_value(run)
+    open_chat(page, run)
     set_field(page, "max-new-tokens", "nonsense")
     expect(page.locator("#chat-max-new-tokens")).to_contain_text("must be a whole number")
     set_field(page, "max-new-tokens", "800")  # long enough to be seen growing
@@ -182,11 +190,108 @@ def test_base_and_tuned_answer_side_by_side_and_a_correction_becomes_a_row(
     expect(page.locator("#config-data-dataset input")).to_have_value(f"{version} · 98 rows")
 
 
+def correct(page: Page, number: int, voice: str, text: str) -> Locator:
+    """Open the form below an answer and type this; returns the form."""
+    card(page, number, voice).locator("[data-do=correct]").click()
+    form = card(page, number, voice).locator(".editing")
+    form.locator("textarea").fill(text)
+    return form
+
+
+def test_two_corrections_at_once_are_both_kept_and_what_is_half_typed_stays(
+    run: str, studio: Studio, page: Page
+) -> None:
+    open_chat(page, run)
+    set_field(page, "max-new-tokens", "20")
+    ask(page, "First?")
+    answered(page, 0)
+    ask(page, "Second?")
+    answered(page, 1)
+    page.locator("#chat-input textarea").fill("half a question")
+
+    refused = correct(page, 1, "base", "\u0085")
+    refused.locator("[type=submit]").click()
+    expect(page.get_by_text("This cannot be a row")).to_be_visible()
+    expect(refused.get_by_role("button", name="Keep as a row")).to_be_enabled()
+    refused.locator("textarea").fill("Half a corr")
+
+    with alone(studio.folder / "datasets" / ".versions.lock"):  # the dataset is busy for as long as this takes
+        for number, text in enumerate(("One.", "Two.")):
+            form = correct(page, number, "tuned", text)
+            form.locator("[type=submit]").click()
+            expect(form.get_by_role("button", name="Sending …")).to_be_disabled()
+        refused.locator("textarea").press("End")
+        page.keyboard.type("ection")
+    expect(page.locator("#chat-notice")).to_contain_text("2 of them from the chat")
+    version = f"{studio.run(run).config.data.dataset}-v2"
+    for number, text in enumerate(("One.", "Two.")):
+        expect(card(page, number, "tuned").locator(".content")).to_have_text(text)
+        expect(card(page, number, "tuned")).to_contain_text(f"row of {version}")
+        expect(card(page, number, "tuned").locator(".editing")).to_have_count(0)
+    page.keyboard.type(" goes on")
+    expect(refused.locator("textarea")).to_have_value("Half a correction goes on")
+    assert [one.messages[-1].content for one in studio.examples(version, 96, 2)] == ["One.", "Two."]
+
+    # a question that cannot be asked is given back where it was edited
+    set_field(page, "max-new-tokens", "nonsense")
+    exchange(page, 0).locator("[data-do=edit]").click()
+    edited = exchange(page, 0).locator(".ft-turn .editing")
+    edited.locator("textarea").fill("Third?")
+    edited.locator("[type=submit]").click()
+    expect(page.locator("#chat-notice")).to_contain_text("must be a whole number")
+    expect(edited.get_by_role("button", name="Ask again")).to_be_enabled()
+    expect(edited.locator("textarea")).to_have_value("Third?")
+    expect(page.locator("#chat-input textarea")).to_have_value("half a question")
+    set_field(page, "max-new-tokens", "20")
+    edited.locator("[type=submit]").click()
+    expect(exchange(page, 0).locator(".ft-turn .content")).to_have_text("Third?")
+    answered(page, 0)
+    expect(page.locator("#chat-box .editing")).to_have_count(0)
+
+
+def test_an_answer_that_grows_is_not_taken_away_by_what_ends_or_is_pressed_meanwhile(
+    run: str, studio: Studio, page: Page, served: Served
+) -> None:
+    open_chat(page, run)
+    growing = page.locator("#chat-box .growing")
+    set_field(page, "max-new-tokens", "5000")
+    ask(page, "What is 5 plus 6?")
+    page.wait_for_function(LONG, timeout=MINUTE)
+    page.get_by_role("tab", name="Train").click()
+    page.get_by_role("tab", name="Chat").click()
+    settled(page, 2)
+    expect(growing).to_have_count(2)
+    page.locator("#chat-clear").click()
+    expect(page.get_by_text("The model is still answering.")).to_be_visible()
+    expect(growing).to_have_count(2)
+    page.locator("#chat-stop").click()
+    answered(page, 0)
+    page.locator("#chat-clear").click()
+    expect(page.locator("#chat-box")).to_contain_text("Nothing said yet")
+
+    set_field(page, "max-new-tokens", "20")
+    ask(page, "First?")
+    answered(page, 0)
+    _worker(served).suspend()
+    with alone(studio.folder / "datasets" / ".versions.lock"):
+        card(page, 0, "base").locator("[data-do=good]").click()
+        correct(page, 0, "tuned", "One.").locator("[type=submit]").click()
+        ask(page, "Second?")
+        expect(growing).to_have_count(2)
+    expect(page.locator("#chat-train-on")).to_be_visible()
+    expect(card(page, 0, "tuned").get_by_role("button", name="Keep as a row")).to_be_enabled()
+    expect(growing).to_have_count(2)
+    _worker(served).resume()
+    answered(page, 1)
+    expect(card(page, 0, "tuned").locator(".content")).to_have_text("One.")
+    for voice in ("base", "tuned"):
+        expect(card(page, 0, voice)).to_contain_text("row of")
+
+
 def test_a_killed_model_is_told_on_the_page_and_the_next_question_brings_it_back(
     run: str, page: Page, served: Served, studio: Studio
 ) -> None:
-    page.get_by_role("tab", name="Chat").click()
-    expect(page.locator("#chat-run input")).to_have_value(run)
+    open_chat(page, run)
     ask(page, "Hello?")
     answered(page, 0)
     _worker(served).kill()
@@ -206,8 +311,7 @@ def test_a_killed_model_is_told_on_the_page_and_the_next_question_brings_it_back
 def test_a_training_puts_the_model_away_and_the_page_says_so_and_closing_it_frees_it(
     run: str, page: Page, served: Served, studio: Studio, tmp_path: Path
 ) -> None:
-    page.get_by_role("tab", name="Chat").click()
-    expect(page.locator("#chat-run input")).to_have_value(run)
+    open_chat(page, run)
     ask(page, "Hello?")
     answered(page, 0)
     first = _worker(served)
@@ -255,3 +359,52 @@ def test_thoughts_are_folded_and_stay_unfolded_while_the_answer_grows(page: Page
     grow("<think>\nWell, <b>if 🦊 so </think>\n\nYes, <i>that.")
     expect(content).to_have_text("Yes, <i>that.")
     expect(folded.locator("div")).to_be_visible()
+
+
+def test_a_form_comes_back_after_a_redraw_unless_what_was_sent_is_there(page: Page) -> None:
+    """The page's script alone, with conversations as the server would draw them."""
+    done = Answered(voice="tuned", reason="stop", tokens=2, seconds=1.0, first_token_seconds=0.5)
+    before = [Exchange("Why?", answers={"tuned": Answer("So.", done)})]
+    page.evaluate(GROWING, [draw(before), SCRIPT])
+
+    def redraw(question: str, answer: str, kept: str = "", growing: bool = False) -> None:
+        drawn = draw([Exchange(question, answers={"tuned": Answer(answer, done, kept)})], growing=growing)
+        page.evaluate("(drawn) => (window.box.innerHTML = drawn)", drawn)
+
+    def told() -> object:
+        return page.evaluate("window.told")
+
+    form, area = page.locator(".editing"), page.locator(".editing textarea")
+    page.locator("[data-do=correct]").click()
+    page.keyboard.type("Because")
+    redraw("Why?", "So.", "another")
+    page.keyboard.type(" it is.")
+    expect(area).to_have_value("So.Because it is.")
+    page.locator("[type=submit]").click()
+    assert told() == ["like", {"at": 0, "voice": "tuned", "text": "So.Because it is."}]
+    area.press("End")
+    page.keyboard.type(" Truly.")
+    redraw("Why?", "So.Because it is.", "sums-v2")  # taken, but more was typed since
+    expect(area).to_have_value("So.Because it is. Truly.")
+    page.locator("[type=submit]").click()
+    redraw("Why?", "So.Because it is. Truly.", "sums-v2")
+    expect(form).to_have_count(0)
+    expect(page.locator(".ft-answer .content")).to_be_visible()
+
+    page.locator("[data-do=edit]").click()
+    area.fill("How?")
+    page.locator("[type=submit]").click()
+    assert told() == ["edit", {"at": 0, "voice": "", "text": "How?"}]
+    redraw("How?", "", growing=True)
+    expect(form).to_have_count(0)
+    redraw("Why?", "So.")  # nothing came of it
+    expect(area).to_have_value("How?")
+    redraw("How?", "", growing=True)
+    redraw("How?", "Thus.")
+    expect(form).to_have_count(0)
+
+    page.locator("[data-do=correct]").click()
+    redraw("How?", "Another answer.")
+    expect(form).to_have_count(0)
+    redraw("How?", "Thus.")
+    expect(form).to_have_count(0)

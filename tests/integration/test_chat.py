@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from ftapp.contract.chat import Loading, Text
+from ftapp.contract.chat import Answered, Loading, Text
 from ftapp.contract.config import RunConfig, parse_run_config
 from ftapp.contract.errors import DatasetError, JobError, ModelError
 from ftapp.contract.events import Finished
@@ -265,6 +265,17 @@ def test_the_last_page_that_closes_takes_the_model_along(trained: Trained, monke
     studio.close_idle()
     assert not process.is_running()
     assert studio.chat_state().away == "the page was closed"
+
+
+def test_a_page_that_only_seemed_closed_asks_and_is_answered(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ftapp.conversation.LEFT_SECONDS", 0.0)
+    studio = trained.studio
+    studio.open_page("one")
+    studio.leave_page("one")
+    replies = studio.chat(trained.run, question(ASKED, "base", **LONG))
+    next(reply for reply in replies if isinstance(reply, Text))
+    studio.close_idle()
+    assert any(isinstance(reply, Answered) for reply in replies)
 
 
 def test_an_unused_model_is_put_away_and_the_next_question_brings_it_back(trained: Trained) -> None:
