@@ -89,6 +89,7 @@ def open_chat(page: Page, run: str) -> None:
     """Go to the tab and wait for what a chat with the run begins with."""
     page.get_by_role("tab", name="Chat").click()
     expect(page.locator("#chat-run input")).to_have_value(run)
+    expect(page.locator("#chat-evaluate")).to_be_visible()
     settled(page)
 
 
