@@ -161,7 +161,8 @@ def refresh(bound: edge.Edge, event: Any, tab: ChatTab) -> None:
 def _listed(studio: Studio, name: str | None, history: History) -> tuple[Any, Any]:
     update = chosen(studio, name)
     has = history or studio.chat_answers()
-    return update, gr.skip() if has else exchanges.draw([], bool(update["value"]))
+    # a value that is there already would count as a change, and what a run begins with undo what was typed
+    return edge.keep_chosen(update, name), gr.skip() if has else exchanges.draw([], bool(update["value"]))
 
 
 def chosen(studio: Studio, name: str | None) -> Any:

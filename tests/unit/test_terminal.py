@@ -317,6 +317,7 @@ def test_a_finished_run_is_exit_0_and_says_where(watched: Callable[..., Watched]
     log.append(ev.Metrics(step=2, total_steps=2, epoch=1, loss=0.75))
     log.append(ev.Evaluation(step=2, loss=0.5, perplexity=1.6, tokens=9))
     log.append(ev.Note(level="warning", message="[careful]"))
+    (mine.folder / "adapter").mkdir()
     log.append(ev.Finished(artifact="adapter"))
     out, err = terminal.communicate(timeout=30)
     assert (terminal.returncode, err) == (0, "")
