@@ -25,7 +25,7 @@ run: $(INSTALLED)
 
 test: $(INSTALLED_DEV) chromium
 	@$(MAKE) --no-print-directory lint
-	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(INSTALLED_DEV)
 	@$(PY) -m tests.bench

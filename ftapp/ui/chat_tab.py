@@ -54,6 +54,7 @@ class ChatTab:
     example: Any
     watch: Any
     seen: Any
+    begun: Any
 
     @property
     def asked(self) -> list[Any]:
@@ -124,7 +125,7 @@ def place() -> ChatTab:
         send=send, stop=stop, notice=notice, held_out=held_out, again=again, clear=clear, evaluate=evaluate, kept=kept,
         kept_in=gr.State(""), train_on=train_on, system=system, thinking=thinking, sampling=sampling, own=own,
         problems=gr.State({}), history=gr.State([]), example=gr.State(-1), watch=gr.Timer(WATCH_SECONDS, active=False),
-        seen=gr.State(None),
+        seen=gr.State(None), begun=gr.State(""),
     )  # fmt: skip
 
 
@@ -143,7 +144,7 @@ def wire(bound: edge.Edge, tab: ChatTab) -> Any:
     bound.on(tab.stop.click, lambda studio: studio.stop_chat(), trigger_mode="multiple")
     bound.on(tab.clear.click, _clear, [tab.history], tab.shown)
     of_run = [tab.checkpoint, tab.evaluate, tab.system, tab.thinking, tab.four_bit, tab.example, *tab.sampling]
-    bound.on(tab.run.change, _of_run, [tab.run], of_run)
+    bound.on(tab.run.change, _begin, [tab.run, tab.begun], [*of_run, tab.begun])
     bound.on(tab.own.click, _own_sampling, [tab.run], tab.sampling)
     for one in tab.sampling:
         bound.on(form.edited(one), _check, [tab.problems, *tab.sampling], [*tab.sampling, tab.problems])
@@ -179,10 +180,15 @@ def _clear(studio: Studio, history: History) -> answering.Updates:
     return answering.updates(box=exchanges.draw([]), notice="", kept=gr.update(visible=False))
 
 
-def _of_run(studio: Studio, name: str | None) -> list[Any]:
+def _begin(studio: Studio, name: str | None, begun: str) -> list[Any]:
+    """What a chat with another run begins with; of one that has begun, the list that tells it anew changes nothing."""
+    if not name or name == begun:
+        return [gr.skip()] * (7 + len(SAMPLING))
+    return [*_of_run(studio, name), name]
+
+
+def _of_run(studio: Studio, name: str) -> list[Any]:
     """What a chat with this run begins with."""
-    if not name:
-        return [gr.skip()] * (6 + len(SAMPLING))
     defaults, found = studio.chat_defaults(name), studio.chat_checkpoints(name)
     steps = [("Result", RESULT) if not one else (f"Step {one.rsplit('-', 1)[1]}", one) for one in found]
     value = steps[0][1] if steps else RESULT
